@@ -1,0 +1,1 @@
+"""The shell: how the outside reaches the engine. It decides nothing about credit."""

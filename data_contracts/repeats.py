@@ -1,0 +1,56 @@
+"""Rows that say again what another row said, or contradict it.
+
+Two rows are about the same thing when key and `known_on` are equal, null equal to null. Told apart:
+
+    exact_duplicate       all columns equal: the first stays
+    void_valid_conflict   invoices that differ only in `is_void`: the void one stays
+    conflicting_versions  anything else: none stays, for nobody can say which is right
+"""
+
+import polars as pl
+
+from data_contracts.sources import Source
+
+EXACT_DUPLICATE = "exact_duplicate"
+VOID_VALID_CONFLICT = "void_valid_conflict"
+CONFLICTING_VERSIONS = "conflicting_versions"
+_AT = "row number among the rows given"
+
+
+def repeats(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows that may not stay.
+
+    Args:
+        source: names the key.
+        rows: rows that keep the contract, in the order of the file.
+
+    Returns:
+        `at` (UInt32, place in `rows`, ascending) and `rule`.
+    """
+    suspects = _suspects(source, rows)
+    if suspects.is_empty():
+        return pl.DataFrame(schema={"at": pl.UInt32, "rule": pl.String})
+    content = list(source.columns)
+    first = pl.struct(content).is_first_distinct()
+    exact = suspects.filter(~first).select(pl.col(_AT).alias("at"), rule=pl.lit(EXACT_DUPLICATE))
+    rest = suspects.filter(first)
+    contradicting = rest.filter(pl.len().over([*source.key, "known_on"]) > 1)
+    judged = contradicting.select(pl.col(_AT).alias("at"), rule=_verdict(source)).drop_nulls("rule")
+    return pl.concat([exact, judged]).sort("at")
+
+
+def _suspects(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose key has the hash of another row's key: all repeats are among them, and hardly any other."""
+    hashes = rows.select(*source.key, "known_on").hash_rows()
+    numbered = rows.with_row_index(_AT)
+    return numbered.filter(hashes.is_duplicated())
+
+
+def _verdict(source: Source) -> pl.Expr:
+    """The rule that each of several distinct rows of one key breaks; null for the one that stays."""
+    if "is_void" not in source.columns:
+        return pl.lit(CONFLICTING_VERSIONS)
+    others = [name for name in source.columns if name != "is_void"]
+    only_void_differs = pl.len().over(others) == pl.len().over([*source.key, "known_on"])
+    valid = pl.when(~pl.col("is_void")).then(pl.lit(VOID_VALID_CONFLICT))
+    return pl.when(only_void_differs).then(valid).otherwise(pl.lit(CONFLICTING_VERSIONS))
