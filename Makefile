@@ -2,7 +2,7 @@
 #   make demo          made-up park -> check -> train -> limits
 #   make test          the tests
 #   make check         format, lint, import contracts, types, tests
-#   make soak          the long form of the promises; SOAK=2000 sets how many examples each
+#   make soak          every promise in its long form; SOAK=2000 sets how many examples each
 #   make lock          compile requirements.lock anew; LOCK_ARGS=--upgrade takes newer versions
 # PYTHON=/path/to/python3 chooses the interpreter that .venv is built from.
 
@@ -30,7 +30,7 @@ check: .venv/.built
 	@$(BIN)/python -m pytest -n 2
 
 soak: .venv/.built
-	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -m soak
+	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -m "soak or hypothesis"
 
 # No index, no host and no path stands in the lock; each file is named by its hash alone.
 lock: .venv/.built
@@ -39,7 +39,7 @@ lock: .venv/.built
 	     --no-emit-index-url --no-header --no-annotate --extra dev $(LOCK_ARGS) pyproject.toml -o .venv/lock.txt && \
 	   grep -v '^#' .venv/lock.txt; } > .venv/requirements.lock
 	@if grep -n '://' .venv/requirements.lock; then echo "the lock names a host" >&2; exit 1; fi
-	@mv .venv/requirements.lock requirements.lock
+	@cmp -s .venv/requirements.lock requirements.lock || mv .venv/requirements.lock requirements.lock
 
 venv: .venv/.built
 

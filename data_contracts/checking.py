@@ -121,7 +121,7 @@ def sources_of(frames: Mapping[str, pl.DataFrame]) -> tuple[Sources, dict[str, C
         ContractError: a name is not a source's, or a frame is not of its contract's shape; names all, over all frames.
     """
     problems = [f"{_shown(name)} is not a source" for name in frames if name not in SOURCES]
-    for name in SOURCES.keys() & frames.keys():
+    for name in [name for name in SOURCES if name in frames]:
         problems += shape_problems(SOURCES[name], frames[name].schema)
     if problems:
         raise ContractError("these frames are not sources", problems)

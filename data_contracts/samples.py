@@ -9,7 +9,7 @@ from datetime import date
 
 import polars as pl
 
-from data_contracts import samples_credit, samples_marks, samples_registry, samples_tax, samples_trade
+from data_contracts import samples_credit, samples_dirt, samples_marks, samples_registry, samples_tax, samples_trade
 from data_contracts.errors import UsageError
 from data_contracts.samples_firms import Firms, made_up_firms
 from data_contracts.sources import SOURCES
@@ -26,11 +26,13 @@ class Park:
         frames: each source by name, typed as its contract.
         truth: one row a past loan: `uscc`, `loan_id`, `opened_on`, `true_pd` at opening, `defaulted`.
         gaps: feeds that are incomplete on purpose: `uscc`, `source`, `direction`, `fault`.
+        dirt: rows that belong in quarantine: `source`, `row` (1-based), a `rule` it breaks.
     """
 
     frames: dict[str, pl.DataFrame]
     truth: pl.DataFrame
     gaps: pl.DataFrame
+    dirt: pl.DataFrame
 
 
 def park(enterprises: int, seed: int, *, dirty_share: float = 0.0, as_of: date = AS_OF) -> Park:
@@ -48,7 +50,10 @@ def park(enterprises: int, seed: int, *, dirty_share: float = 0.0, as_of: date =
     _refuse_bad_arguments(enterprises, seed, dirty_share, as_of)
     firms = made_up_firms(enterprises, seed, as_of)
     frames, gaps = _frames(firms, seed)
-    return Park(frames=frames, truth=samples_credit.truth(firms), gaps=gaps)
+    dirt = pl.DataFrame(schema=samples_dirt.DIRT_SCHEMA)
+    if dirty_share:
+        frames, dirt = samples_dirt.dirtied(frames, dirty_share, seed)
+    return Park(frames=frames, truth=samples_credit.truth(firms), gaps=gaps, dirt=dirt)
 
 
 def _refuse_bad_arguments(enterprises: int, seed: int, dirty_share: float, as_of: date) -> None:
@@ -57,8 +62,8 @@ def _refuse_bad_arguments(enterprises: int, seed: int, dirty_share: float, as_of
         problems.append(f"enterprises must be 1 to {MOST_ENTERPRISES}, not {enterprises}")
     if seed < 0:
         problems.append(f"seed must not be negative, not {seed}")
-    if not 0 <= dirty_share <= 0.02:
-        problems.append(f"dirty_share must be 0 to 0.02 of the rows for each kind of dirt, not {dirty_share}")
+    if not 0 <= dirty_share <= 0.01:
+        problems.append(f"dirty_share must be 0 to 0.01 of the rows for each kind of dirt, not {dirty_share}")
     if as_of.day != 1 or not 2010 <= as_of.year <= 2100:
         problems.append(f"as_of must be the first of a month of the years 2010 to 2100, not {as_of}")
     if problems:

@@ -4,7 +4,7 @@ Traits are standard normal. Better facts go with a lower risk: the same trait th
 sales or lose its rating raises its probability of default.
 
     ln(pd / (1 - pd)) = BASE + SPREAD · risk
-    risk = 0.50·small + 0.60·careless + 0.45·unsteady + 0.25·concentrated + 0.25·young + 0.10·noise
+    risk = 0.50·small + 0.60·careless + 0.45·unsteady + 0.25·concentrated + 0.15·young + 0.10·noise
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from data_contracts.uscc import made_up_code
 MONTHS = 60
 """Months of history at most: a loan is at most 24 months old, and its features look back 36."""
 LOOK_BACK = 36
-BASE = -3.88
+BASE = -3.82
 SPREAD = 1.4
 MIDDLING_FEN = 1_000_000_000
 DISTRICTS = ("350203", "350206", "350211", "350212", "350213")
@@ -195,7 +195,7 @@ def made_up_firms(enterprises: int, seed: int, as_of: date) -> Firms:
     yearly_fen, employees = _levels(sector, small, rng)
     # Small in yuan, not within its sector: that is what lenders, and features, see.
     small = np.where(life.start_up, 1.2, np.log(MIDDLING_FEN / yearly_fen) / 1.1).clip(-2.5, 2.5)
-    risk = 0.50 * small + 0.60 * careless + 0.45 * unsteady + 0.25 * concentrated + 0.25 * young + 0.10 * noise
+    risk = 0.50 * small + 0.60 * careless + 0.45 * unsteady + 0.25 * concentrated + 0.15 * young + 0.10 * noise
     pd = 1 / (1 + np.exp(-(BASE + SPREAD * risk)))
     defaulted = life.has_loan & (rng.random(enterprises) < pd)
     default_day = np.where(defaulted, first_days(life.joined) + rng.integers(95, 360, enterprises), NEVER)

@@ -34,7 +34,7 @@ def _vat_cells(firms: Firms, declared: Floats, *, months: int) -> dict[str, Ints
     begins = firms.end - MONTHS + np.arange(MONTHS)
     begins = begins[(begins % months == 0) & (begins + months <= firms.end)]
     column = begins - (firms.end - MONTHS)
-    total = np.add.reduceat(declared, column, axis=1)[:, : len(column)] if len(column) else declared[:, :0]
+    total = np.add.reduceat(declared, column, axis=1)
     # reduceat's last group runs to the end of the row: cut it at the period.
     total[:, -1:] = declared[:, column[-1] : column[-1] + months].sum(axis=1, keepdims=True)
     born = firms.start[:, None] <= begins[None, :] + months - 1

@@ -76,7 +76,7 @@ def monthly_sales(firms: Firms, seed: int) -> Floats:
     spring_festival = np.where(months % 12 == 1, 0.65, 1.0)
     unsteady = normal_share(firms.unsteady)[:, None]
     shock = np.exp((0.08 + 0.4 * unsteady) * rng.standard_normal(years.shape))
-    trading = rng.random(years.shape) >= 0.4 * unsteady**2
+    trading = rng.random(years.shape) >= 0.5 * unsteady**2
     ramp = ((months - firms.first_sale[:, None] + 2) / 12).clip(0.05, 1)
     sells = (months >= firms.first_sale[:, None]) & (months >= firms.start[:, None])
     defaulted = first_days(months) > firms.default_day[:, None]

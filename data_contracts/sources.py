@@ -303,7 +303,9 @@ class TaxFilings(Contract):
     tax_fen: int = _fen("应纳税额", "tax due for the period, fen")
     refund_fen: int = _fen("退税额", "refunded, fen")
     paid_on: pl.Date = _day("缴款日期", "day paid in full; null: not yet", nullable=True)
-    late_days: int = pa.Field(ge=0, le=36_500, title="逾期天数", description="days filed or paid after the deadline")
+    late_days: int = pa.Field(
+        ge=0, le=36_500, title="逾期申报天数", description="days filed or paid after the deadline"
+    )
     arrears_fen: int = _fen("欠税金额", "of this period still owed, fen")
 
 
@@ -337,7 +339,9 @@ class TaxpayerRatings(Contract):
     """纳税信用级别: yearly grade by the tax authority; A, B, M, C, D today, the list is open."""
 
     year: int = pa.Field(ge=1949, le=2199, title="评价年度", description="year judged")
-    grade: str = pa.Field(str_matches=r"^[A-Z]{1,2}$", title="级别", description="A, B, M, C, D, or a later one")
+    grade: str = pa.Field(
+        str_matches=r"^[A-Z]{1,2}$", title="纳税信用级别", description="A, B, M, C, D, or a later one"
+    )
 
 
 TAXPAYER_RATINGS = Source(
@@ -370,7 +374,7 @@ class Invoices(Contract):
     )
     counterparty_id: str = _text("对方", "buyer of a sale, seller of a purchase: credit code or other id", most=40)
     issued_on: pl.Date = _day("开票日期", "day of issue")
-    net_fen: int = _fen("金额", "net of VAT, fen", least=-MOST_INVOICE_FEN, most=MOST_INVOICE_FEN)
+    net_fen: int = _fen("不含税金额", "net of VAT, fen", least=-MOST_INVOICE_FEN, most=MOST_INVOICE_FEN)
     tax_fen: int = _fen("税额", "VAT, fen", least=-MOST_INVOICE_FEN, most=MOST_INVOICE_FEN)
     gross_fen: int = _fen("价税合计", "net_fen + tax_fen", least=-2 * MOST_INVOICE_FEN, most=2 * MOST_INVOICE_FEN)
     is_void: bool = pa.Field(title="是否作废", description="cancelled before booking: never counted as a sale")
@@ -497,7 +501,7 @@ class LoanOutcomes(Contract):
     loan_id: str = _text("借据", "loan", most=60)
     opened_on: pl.Date = _day("放款日期", "day paid out: features are taken as of this day")
     term_months: int = pa.Field(ge=1, le=600, title="期限", description="months agreed")
-    amount_fen: int = _fen("金额", "principal, fen", nullable=True)
+    amount_fen: int = _fen("贷款金额", "principal, fen", nullable=True)
     defaulted: bool = pa.Field(title="是否违约", description="default seen while observed")
     defaulted_on: pl.Date = _day("违约日期", "day of default; null: none, or undated", nullable=True)
     observed_until: pl.Date = _day("观察截止", "last day the loan was watched")

@@ -65,7 +65,9 @@ LARGE_SHAPES = (
 )
 
 
-def plan_for(rows: int, defaults: int, form: Literal["small", "large", "auto"], seed: int, *, constrained: bool) -> Plan:
+def plan_for(
+    rows: int, defaults: int, form: Literal["small", "large", "auto"], seed: int, *, constrained: bool
+) -> Plan:
     """The plan for a sample of this size."""
     few = rows < SMALL_ROWS or min(defaults, rows - defaults) < FEW_DEFAULTS
     chosen: Form = ("small" if few else "large") if form == "auto" else form

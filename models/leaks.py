@@ -5,7 +5,7 @@ Published results of AUC 0.95 and more on small-firm loans often rest on one col
 collected differently. An alarm is a figure and a sentence; who calls decides whether to warn or to refuse.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from data_contracts.errors import ContractError
 from models.metrics import auc
 from models.splits import stratified_folds
 
@@ -74,24 +73,6 @@ def alarms(table: pl.DataFrame, defaulted: Flags, *, power: float = POWER) -> tu
         found.extend(alarm for alarm in raised if alarm is not None)
     joint = _missing_jointly(flags, defaulted)
     return tuple(found if joint is None else [*found, joint])
-
-
-def refuse_leaks(table: pl.DataFrame, defaulted: Flags, *, allowed: Collection[str]) -> tuple[Alarm, ...]:
-    """The alarms of columns from outside the catalogue, if each column with one is allowed by name.
-
-    Raises:
-        ContractError: columns raise alarms and are not in `allowed`; every one is named.
-    """
-    found = alarms(table, defaulted)
-    refused = [alarm for alarm in found if not set(alarm.columns) <= set(allowed)]
-    if refused:
-        names = sorted({name for alarm in refused for name in alarm.columns} - set(allowed))
-        ways = " ".join(f"--allow-leak {name}" for name in names)
-        raise ContractError(
-            f"These columns look like leaks of the outcome; if they were truly known before it, say so: {ways}",
-            [alarm.sentence for alarm in refused],
-        )
-    return found
 
 
 def _values(column: pl.Series) -> Floats | None:

@@ -70,9 +70,7 @@ def _objective(margin: Floats, label: Floats, coefficients: Floats, penalty: Flo
     return float(loss.sum() + 0.5 * (penalty * coefficients**2).sum())
 
 
-def fit_logistic(
-    matrix: Floats, label: Floats, ridge: Ridge, start: Floats | None = None, steps: int = 60
-) -> Floats:
+def fit_logistic(matrix: Floats, label: Floats, ridge: Ridge, start: Floats | None = None, steps: int = 60) -> Floats:
     """Coefficients, the intercept first.
 
     Args:

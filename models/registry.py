@@ -11,7 +11,7 @@ The champion is the version of the last promotion. Nothing is ever taken back: t
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +21,8 @@ from typing import Any
 
 from data_contracts.errors import ArtefactError, UsageError
 from models.artefact import Manifest, Model, Parts, load, manifest_of, save
-from models.verdict import PHRASES, Verdict
 from models.sources.writing import replacing
+from models.verdict import PHRASES, Verdict
 
 _START = "0" * 64
 
@@ -59,10 +59,7 @@ def models_folder(home: Path) -> Path:
 def register(home: Path, parts: Parts, *, at: datetime) -> str:
     """Store a trained model and enter it as a challenger; returns its version.
 
-    The same model registered again keeps its first entry.
-
-    Args:
-        at: with a zone; when this happens.
+    The same model registered again keeps its first entry. `at`, when this happens, has a zone.
     """
     folder = save(models_folder(home), parts)
     with _locked(home):
@@ -72,12 +69,10 @@ def register(home: Path, parts: Parts, *, at: datetime) -> str:
 
 
 def promote(home: Path, version: str, minutes: str, *, at: datetime) -> Act:
-    """Make a registered model the champion.
+    """Make a registered model the champion; `at`, when this happens, has a zone.
 
-    Args:
-        minutes: where its approval is written down. For a model that did not beat the one-variable rule they must quote
-            the words that say so (in English or Chinese): whoever signs has read them.
-        at: with a zone; when this happens.
+    `minutes` say where its approval is written down. For a model that did not beat the one-variable rule they must
+    quote the words that say so (in English or Chinese): whoever signs has read them.
 
     Raises:
         UsageError: no such version, no minutes, words missing from the minutes, or it is the champion already.
@@ -143,6 +138,8 @@ def history(home: Path) -> tuple[Act, ...]:
         acts.append(act)
         previous = act.hash
     number, last = head
+    if number < len(acts) - 1:
+        raise ArtefactError("The registry's head was changed after it was written.", ["registry.head"])
     if number > len(acts) or (number and acts[number - 1].hash != last):
         raise ArtefactError("The registry's log was changed after it was written.", [f"it once had {number} lines"])
     return tuple(acts)
@@ -176,7 +173,7 @@ def _require_minutes(minutes: str, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[None]:
+def _locked(home: Path) -> Generator[None]:
     """Only one writer at a time; the lock goes with the process, however it ends."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "registry.lock").open("ab") as handle:

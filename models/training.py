@@ -102,7 +102,9 @@ def label_of(target: pl.Series) -> NDArray[np.bool_]:
 def _directions(columns: pl.DataFrame, directions: Mapping[str, int]) -> dict[str, int]:
     problems = [f"{name}: no such column" for name in directions if name not in columns.columns]
     present = {name: sign for name, sign in directions.items() if name in columns.columns}
-    problems += [f"{name}: the direction {sign!r} is not +1 or -1" for name, sign in present.items() if sign not in (-1, 1)]
+    problems += [
+        f"{name}: the direction {sign!r} is not +1 or -1" for name, sign in present.items() if sign not in (-1, 1)
+    ]
     problems += [f"{name}: text has no direction" for name in present if not is_number(columns[name].dtype)]
     if problems:
         raise UsageError("the directions cannot be kept", problems)

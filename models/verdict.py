@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 SHARE_OF_REPEATS = 0.8
-"""Of the repeats of cross-validation in which the model must have the lower log loss before it is said to beat a rule."""
+"""Of the repeats in which the model must have the lower log loss before it is said to beat a rule (jifen default)."""
 
 
 class Verdict(StrEnum):

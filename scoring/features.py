@@ -28,7 +28,7 @@ from scoring.feeds import feed_states
 from scoring.trade import (
     by_partner,
     cancelled_share,
-    ledger,
+    ledgers,
     partner_features,
     purchase_features,
     round_trade,
@@ -119,8 +119,7 @@ def _trade(sources: Sources, firms: pl.DataFrame, members: pl.DataFrame, as_of: 
     count = firms.height
     numbered = firms.select("uscc", "firm")
     related = members.select("firm", "counterparty_id")
-    sold = ledger(sources, numbered, related, "out", as_of)
-    bought = ledger(sources, numbered, related, "in", as_of)
+    sold, bought = ledgers(sources, numbered, related, as_of)
     buyers, suppliers = by_partner(sold), by_partner(bought)
     months_due = month_number(as_of) - 1 - month_number(filings_due_until(as_of))
     return pl.DataFrame(

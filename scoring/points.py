@@ -63,7 +63,7 @@ def points(indicators: pl.DataFrame, as_of: date, enterprises: pl.DataFrame, rul
         .with_columns(total=pl.sum_horizontal(f"points.{number}" for number in range(len(ruleset.indicators))))
         .select(
             "uscc",
-            innovation_points=pl.col("total") / HUNDREDTHS,
+            innovation_points=_in_points("total"),
             points_scale=pl.lit(ruleset.scale, pl.Int64),
             points_share_bp=pl.col("total") * SHARE // (ruleset.scale * HUNDREDTHS),
             points_completeness_bp=_completeness_bp(ruleset),
@@ -139,6 +139,11 @@ def _hundredths(number: int, ruleset: Ruleset) -> pl.Expr:
     return (best.fill_null(0) * factor).alias(f"points.{number}")
 
 
+def _in_points(hundredths: str) -> pl.Expr:
+    # polars divides many rows by a number through its reciprocal, one row directly: only rounding makes the bits equal
+    return (pl.col(hundredths) / HUNDREDTHS).round(2)
+
+
 def _completeness_bp(ruleset: Ruleset) -> pl.Expr:
     delivered = [
         pl.any_horizontal(
@@ -163,7 +168,7 @@ def _contributions(ruleset: Ruleset) -> pl.Expr:
     return pl.concat_list(
         pl.struct(
             pl.lit(indicator.id, pl.String).alias("indicator"),
-            (pl.col(f"points.{number}") / HUNDREDTHS).alias("points"),
+            _in_points(f"points.{number}").alias("points"),
         )
         for number, indicator in enumerate(ruleset.indicators)
     )

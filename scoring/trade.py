@@ -44,24 +44,22 @@ class Ledger:
     cancelled: pl.DataFrame
 
 
-def ledger(sources: Sources, firms: pl.DataFrame, members: pl.DataFrame, direction: str, as_of: date) -> Ledger:
-    """The invoices of one direction, known by `as_of`, of the firms in `firms` (`uscc`, `firm`).
+def ledgers(sources: Sources, firms: pl.DataFrame, members: pl.DataFrame, as_of: date) -> tuple[Ledger, Ledger]:
+    """What the firms in `firms` sold and bought, by invoices known by `as_of`; partners have one code on both sides.
 
     Args:
         sources: checked facts.
         firms: `uscc` and `firm`, the row number.
-        members: `firm` and `counterparty_id` of related parties, left out of trade.
-        direction: `out` or `in`.
+        members: `firm` and `counterparty_id` of related parties, left out of trade as the firm itself is.
         as_of: facts known later are not seen.
     """
-    invoices = known(sources.invoices, as_of).filter(pl.col("direction") == direction)
-    invoices = latest(invoices, INVOICES.key).join(firms, on="uscc", how="inner")
-    related = pl.col("counterparty_id") == pl.col("uscc")
-    invoices = invoices.filter(~related)
+    invoices = latest(known(sources.invoices, as_of), INVOICES.key).join(firms, on="uscc", how="inner")
+    invoices = invoices.filter(pl.col("counterparty_id") != pl.col("uscc"))
     if members.height:
         invoices = invoices.join(members, on=["firm", "counterparty_id"], how="anti")
     rows = invoices.select(
         "firm",
+        "direction",
         "invoice_no",
         "red_of",
         "is_void",
@@ -69,6 +67,10 @@ def ledger(sources: Sources, firms: pl.DataFrame, members: pl.DataFrame, directi
         age=age_in_months(pl.col("issued_on"), as_of),
         net=pl.col("net_fen"),
     )
+    return _ledger(rows.filter(pl.col("direction") == "out")), _ledger(rows.filter(pl.col("direction") == "in"))
+
+
+def _ledger(rows: pl.DataFrame) -> Ledger:
     valid = rows.filter(~pl.col("is_void"))
     positive = valid.filter(pl.col("net") > 0)
     negative = valid.filter(pl.col("net") < 0)

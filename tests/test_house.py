@@ -75,9 +75,7 @@ def test_the_import_contracts_hold() -> None:
     ],
     ids=["one-way", "pure", "no-model", "shell-outside"],
 )
-def test_an_import_contract_fails_when_it_is_broken(
-    copy: Path, contract: str, offences: dict[str, list[str]]
-) -> None:
+def test_an_import_contract_fails_when_it_is_broken(copy: Path, contract: str, offences: dict[str, list[str]]) -> None:
     for package, targets in offences.items():
         lines = "".join(f"import {target}\n" for target in targets)
         (copy / package / "offence.py").write_text(lines, encoding="utf-8")
@@ -204,10 +202,15 @@ def test_a_frame_that_was_not_checked_is_a_type_error(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- names and length
 
 
+LONGER = {"data_contracts/sources.py"}
+"""Twelve contracts on one page: data rather than code, looked up by name."""
+
+
 @pytest.mark.parametrize("module", modules_of(*PACKAGES), ids=named)
 def test_a_module_has_one_subject_and_a_function_fits_on_a_page(module: Path) -> None:
     text = module.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400 or module.name == "sources.py"
+    lines = len(text.splitlines())
+    assert lines <= 400 or named(module) in LONGER, f"{lines} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -237,7 +240,9 @@ def declared(*, extra: str | None = None) -> dict[str, Requirement]:
 
 def locked() -> dict[str, str]:
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)}
+    return {
+        canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
+    }
 
 
 def test_the_lock_names_no_host_and_every_file_by_its_hash() -> None:
@@ -270,7 +275,7 @@ def test_every_third_party_import_is_declared() -> None:
 
 def test_the_merge_check_runs_what_the_readme_says() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     assert {"demo", "test", "check", "soak", "lock"} <= targets
     assert "make check" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

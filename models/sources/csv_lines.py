@@ -14,14 +14,16 @@ import polars as pl
 
 from data_contracts.checking import BROKEN_SCHEMA
 
-FIELD = '(?:"(?:[^"]|"")*"|[^",]*)'
+_INNER = '[^"]*(?:""[^"]*)*'
+FIELD = f'(?:"{_INNER}"|[^",]*)'
 WELL_FORMED = f"^{FIELD}(?:,{FIELD})*$"
-OPEN = f'^(?:{FIELD},)*"(?:[^"]|"")*$'
+OPEN = f'^(?:{FIELD},)*"{_INNER}$'
 """Ends inside a quoted field."""
-INSIDE = '^(?:[^"]|"")*$'
+INSIDE = f"^{_INNER}$"
 """Could stand wholly inside a quoted field."""
-MOST_LINES_OF_A_RECORD = 100
-"""A quote that nothing closes within this many lines is a stray one."""
+CLOSES = f'^{_INNER}"(?:,{FIELD})*(?:,"{_INNER})?$'
+"""Begins inside a quoted field, ends that field and goes on well formed; it may open another."""
+_QUOTED = re.compile(f'"{_INNER}(?:"|$)')
 
 WRONG_NUMBER_OF_FIELDS = "wrong_number_of_fields"
 STRAY_QUOTE = "stray_quote"
@@ -92,12 +94,12 @@ def _bad(lines: pl.Series, suspects: list[int], fields: int) -> list[_Bad]:
     text = lines.gather(suspects)
     is_open = text.str.contains(OPEN).to_list()
     well_formed = text.str.contains(WELL_FORMED).to_list()
-    closing = (~lines.str.contains(INSIDE)).arg_true().to_list() if any(is_open) else []
+    ends = _ends(lines) if any(is_open) else []
     found: list[_Bad] = []
     for at, opens, whole in zip(suspects, is_open, well_formed, strict=True):
         if found and at <= found[-1].last:
             continue
-        last = _last_line(lines, at, closing, fields) if opens else None
+        last = _last_line(lines, at, ends, fields) if opens else None
         if last is not None:
             found.append(_Bad(at, last, LINE_BREAK_IN_FIELD))
         else:
@@ -105,17 +107,32 @@ def _bad(lines: pl.Series, suspects: list[int], fields: int) -> list[_Bad]:
     return found
 
 
-def _last_line(lines: pl.Series, first: int, closing: list[int], fields: int) -> int | None:
-    """The line on which the record that starts at `first` ends; null when no record of the right size comes of it."""
-    for last in closing[bisect_right(closing, first) :]:
-        if last - first >= MOST_LINES_OF_A_RECORD:
+def _ends(lines: pl.Series) -> list[tuple[int, bool]]:
+    """Lines that cannot stand wholly inside a quoted field, and whether the field could end well on them."""
+    places = (~lines.str.contains(INSIDE)).arg_true()
+    return list(zip(places.to_list(), lines.gather(places).str.contains(CLOSES).to_list(), strict=True))
+
+
+def _last_line(lines: pl.Series, first: int, ends: list[tuple[int, bool]], fields: int) -> int | None:
+    """The line on which the record that starts at `first` ends; null when no record of the right size comes of it.
+
+    A line that closes one field and opens another adds a field, so no more than `fields` lines are looked at.
+    """
+    begun = 1 + _commas(lines[first])
+    for place in range(bisect_right(ends, (first, True)), len(ends)):
+        last, closes = ends[place]
+        line = lines[last]
+        begun += _commas(f'"{line}')
+        if not closes or begun > fields:
             return None
-        joined = pl.Series(["\n".join(lines[first : last + 1].to_list())])
-        if joined.str.contains(_record_form(fields)).item():
-            return last
-        if not joined.str.contains(OPEN).item():
-            return None
+        if line.count('"') % 2 == 1:
+            return last if begun == fields else None
     return None
+
+
+def _commas(text: str) -> int:
+    """Commas outside quotes."""
+    return _QUOTED.sub("", text).count(",")
 
 
 def header_of(line: str) -> list[str] | None:

@@ -27,6 +27,7 @@ from data_contracts.errors import ContractError
 from data_contracts.marks import Period, marks
 from data_contracts.sources import ENTERPRISES, INVOICES, LOAN_OUTCOMES
 from data_contracts.uscc import made_up_code
+from models.sources.reading import parquet_schema
 
 FIRST_DAY = date(2016, 10, 1)
 LAST_DAY = date(2020, 2, 21)
@@ -101,7 +102,7 @@ def _read(src: Path) -> dict[str, pl.DataFrame]:
     for name, columns in _EXPECTED.items():
         path = src / f"{name}.parquet"
         try:
-            schema = pl.read_parquet_schema(path)
+            schema = parquet_schema(path)
             wrong = [
                 f"{path.name}: no column {column} of type {dtype}"
                 for column, dtype in columns.items()
@@ -109,7 +110,7 @@ def _read(src: Path) -> dict[str, pl.DataFrame]:
             ]
             problems += wrong
             if not wrong:
-                read[name] = pl.read_parquet(path, columns=list(columns), glob=False)
+                read[name] = pl.read_parquet(path, columns=list(columns), glob=False, hive_partitioning=False)
         except FileNotFoundError:
             problems.append(f"{path.name}: is missing")
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):

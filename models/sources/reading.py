@@ -32,7 +32,7 @@ def read_source(path: Path, source: Source) -> Checked:
 
 
 def _read_parquet(path: Path, source: Source) -> Checked:
-    schema = _tried(path, lambda: pl.read_parquet_schema(path))
+    schema = _tried(path, lambda: parquet_schema(path))
     problems = shape_problems(source, schema)
     if problems:
         raise ContractError(f"{path.name} cannot be used", [f"{path.name}: {problem}" for problem in problems])
@@ -48,6 +48,11 @@ def _tried(path: Path, read: Callable[[], Answer]) -> Answer:
         raise ContractError(
             f"{path.name} cannot be used", [f"{path.name}: damaged, truncated or not a parquet file ({said})"]
         ) from fault
+
+
+def parquet_schema(path: Path) -> pl.Schema:
+    """The columns of one parquet file; a `*` or `[` in its path is only a character."""
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
 
 
 def _read_csv(path: Path, source: Source) -> Checked:

@@ -126,3 +126,21 @@ def test_each_rule_has_a_meaning_and_fields_of_its_source() -> None:
 def test_a_day_of_the_range_is_written_as_a_day() -> None:
     allowed = {column.column: column.allowed for column in described(SOURCES["invoices"])}
     assert allowed["issued_on"] == f"{date(1949, 10, 1)} to {date(2199, 12, 31)}"
+
+
+@pytest.mark.parametrize(
+    ("field", "year", "code"),
+    [
+        (pa.Field(gt=2000), 2000, "year_too_small"),
+        (pa.Field(lt=2000), 2000, "year_too_large"),
+        (pa.Field(ge=2001), 2000, "year_too_small"),
+        (pa.Field(le=1999), 2000, "year_too_large"),
+        (pa.Field(isin=[1999]), 2000, "year_not_listed"),
+        (pa.Field(), None, "year_null"),
+    ],
+)
+def test_each_kind_of_check_names_its_code(field: Any, year: int | None, code: str) -> None:
+    row = pl.DataFrame({"year": [year]}, schema={"year": pl.Int64})
+    rules = [rule for rule in compiled(contract_with(field)) if rule.fields == ("year",)]
+    broken = [rule.code for rule in rules if row.select(rule.holds).item() is False]
+    assert broken == [code]

@@ -5,8 +5,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from data_contracts.errors import ContractError
-from models.leaks import alarms, refuse_leaks
+from models.leaks import alarms
 
 ROWS = 600
 
@@ -117,18 +116,6 @@ def test_the_label_under_another_name_raises_an_alarm(defaulted: NDArray[np.bool
 def test_columns_that_name_rows_raise_an_alarm(defaulted: NDArray[np.bool_]) -> None:
     table = pl.DataFrame({"loan_nr": np.arange(ROWS) * 7 + 3, "name": [f"firm {row}" for row in range(ROWS)]})
     assert kinds(table, defaulted) == [("loan_nr", "id"), ("name", "id")]
-
-
-def test_a_leak_from_outside_the_catalogue_is_refused_unless_allowed_by_name(defaulted: NDArray[np.bool_]) -> None:
-    table = pl.DataFrame({"fate": defaulted, "fate_again": ~defaulted, "fine": np.arange(ROWS) % 7})
-    with pytest.raises(ContractError) as refused:
-        refuse_leaks(table, defaulted, allowed=["fate"])
-    assert "--allow-leak fate_again" in str(refused.value)
-    assert len(refused.value.problems) == 1
-    assert [alarm.column for alarm in refuse_leaks(table, defaulted, allowed=["fate", "fate_again"])] == [
-        "fate",
-        "fate_again",
-    ]
 
 
 def test_a_sample_without_defaults_or_rows_raises_no_alarm() -> None:

@@ -27,9 +27,7 @@ def text_of(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-RULESETS = {
-    name: parse_ruleset(text_of(name)) for name in ("tech-sme-2017", "innovative-sme-2022", "jifen-default")
-}
+RULESETS = {name: parse_ruleset(text_of(name)) for name in ("tech-sme-2017", "innovative-sme-2022", "jifen-default")}
 UNITS = {
     steps.fact: steps.unit
     for ruleset in RULESETS.values()
@@ -114,10 +112,8 @@ def test_an_official_scale_gives_its_points(case: dict[str, Any]) -> None:
 
 def test_a_firm_best_in_everything_gets_the_whole_scale_at_every_stage() -> None:
     for ruleset in RULESETS.values():
-        rows = []
-        for indicator in ruleset.indicators:
-            for steps in indicator.best_of:
-                rows.append(fact(steps.fact, steps.steps[0][0]))
+        ways = [steps for indicator in ruleset.indicators for steps in indicator.best_of]
+        rows = [fact(steps.fact, steps.steps[0][0]) for steps in ways]
         for born in (date(2025, 1, 1), date(2019, 1, 1), date(1999, 1, 1)):
             found = score(ruleset, *rows, established_on=born)
             assert found["innovation_points"] == ruleset.scale

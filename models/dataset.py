@@ -1,0 +1,144 @@
+"""Training rows: each loan with the features of its enterprise as of the loan's own day, made by the serving function.
+
+A loan is usable if it defaulted, or was watched for the whole horizon without default. The label is default within the
+horizon; a default without a date counts. One loan per enterprise is used, the latest, so that no enterprise can stand
+on both sides of a split.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from data_contracts.errors import ContractError
+from data_contracts.sources import SOURCES, Sources
+from models.baselines import Comparison
+from models.encoding import Input
+from scoring.catalogue import CATALOGUE, MODEL_INPUTS
+from scoring.features import features, narrowed
+from scoring.feeds import latest
+
+HORIZON_MONTHS = 12
+LABEL = (
+    "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
+    f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count"
+)
+
+INPUTS = tuple(Input(feature.name, feature.direction, feature.scale) for feature in MODEL_INPUTS)
+"""The inputs of a catalogue model."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows.
+
+    Attributes:
+        table: `uscc`, `loan_id`, `seen_on` (the day the features are of) and the feature columns.
+        defaulted: one label a row.
+        left_out: why loans were not used: reason → how many.
+    """
+
+    table: pl.DataFrame
+    defaulted: NDArray[np.bool_]
+    left_out: dict[str, int]
+
+
+def dataset(
+    sources: Sources, *, as_of: date | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> Dataset:
+    """Join each usable loan with its enterprise's features.
+
+    Args:
+        sources: checked facts, with outcomes.
+        as_of: no fact known after this day is looked at, even for later loans (an earlier window); by default each
+            loan's own day alone decides.
+        on_progress: called with days done and in all.
+
+    Raises:
+        ContractError: no usable loan.
+    """
+    loans, left_out = _usable(sources)
+    seen = pl.col("opened_on") if as_of is None else pl.min_horizontal("opened_on", pl.lit(as_of))
+    loans = loans.with_columns(seen_on=seen)
+    days = loans["seen_on"].unique().sort().to_list()
+    parts: list[pl.DataFrame] = []
+    for number, day in enumerate(days, start=1):
+        usccs = loans.filter(pl.col("seen_on") == day)["uscc"].to_list()
+        parts.append(features(narrowed(sources, usccs), day, only=usccs).with_columns(seen_on=pl.lit(day)))
+        if on_progress is not None:
+            on_progress(number, len(days))
+    if not parts:
+        raise ContractError(
+            "there is no loan to train on", [f"{count} left out: {why}" for why, count in left_out.items()]
+        )
+    joined = loans.join(pl.concat(parts), on=["uscc", "seen_on"], how="inner").sort("uscc")
+    if joined.height < loans.height:
+        left_out["enterprise not known on the day"] = loans.height - joined.height
+    return Dataset(joined.drop("defaults"), joined["defaults"].to_numpy(), left_out)
+
+
+def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
+    loans = latest(sources.loan_outcomes, SOURCES["loan_outcomes"].key)
+    horizon = pl.col("opened_on").dt.offset_by(f"{HORIZON_MONTHS}mo")
+    defaults = pl.col("defaulted") & (pl.col("defaulted_on").is_null() | (pl.col("defaulted_on") <= horizon))
+    loans = loans.with_columns(defaults=defaults)
+    watched = loans.filter(pl.col("defaults") | (pl.col("observed_until") >= horizon))
+    known = watched.join(sources.enterprises.select("uscc").unique(), on="uscc", how="semi")
+    one = known.sort("uscc", "opened_on", "loan_id").unique("uscc", keep="last", maintain_order=True)
+    left_out = {
+        f"watched under {HORIZON_MONTHS} months without default": loans.height - watched.height,
+        "enterprise not in the registry": watched.height - known.height,
+        "an earlier loan of the same enterprise": known.height - one.height,
+    }
+    return one.select("uscc", "loan_id", "opened_on", "defaults"), left_out
+
+
+def comparisons(rule: str = "sales_36m_fen") -> dict[str, Comparison]:
+    """The rivals of a catalogue model: the one-variable rule, free features, and its own features without signs."""
+    free = tuple(
+        Input(feature.name, 0, feature.scale)
+        for feature in CATALOGUE.values()
+        if feature.use == "model" or feature.name in FREE
+    )
+    words = f"the log of {CATALOGUE[rule].name} alone"
+    return {
+        "one_variable": Comparison("one_variable", words, f"仅用{CATALOGUE[rule].zh}的对数", (Input(rule, 0, "log"),)),
+        "free_logistic": Comparison("ridge", "logistic on free features", "自由特征逻辑回归", free),
+        "free_lightgbm": Comparison("lightgbm", "LightGBM as it comes on free features", "自由特征默认LightGBM", free),
+        "unsigned": Comparison("unsigned", "the same features without sign constraints", "同特征无符号约束"),
+    }
+
+
+FREE = (
+    "invoices_out_12m",
+    "mean_invoice_fen",
+    "sales_growth_12m_bp",
+    "sales_cv_12m_bp",
+    "top1_share_12m_bp",
+    "buyer_hhi_12m_bp",
+    "purchases_12m_fen",
+    "unlinked_red_12m_fen",
+    "declared_to_invoiced_bp",
+)
+"""Shown features that the rivals may use besides the model's own: the usual ones of invoice models."""
+
+
+def default_as_of(sources: Sources) -> date:
+    """The day after the latest fact known; loan outcomes do not count.
+
+    Raises:
+        ContractError: there is no fact at all.
+    """
+    days = [
+        day
+        for name in SOURCES
+        if name != "loan_outcomes"
+        for day in [getattr(sources, name)["known_on"].max()]
+        if isinstance(day, date)
+    ]
+    if not days:
+        raise ContractError("there is no fact, so there is no day to look from", ["every source is empty"])
+    return date.fromordinal(max(days).toordinal() + 1)

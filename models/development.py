@@ -1,0 +1,140 @@
+"""From checked facts to a registered challenger: dataset, leak alarms, development, artefact, registry."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data_contracts.errors import UsageError
+from data_contracts.sources import Sources
+from models.artefact import Facts, Parts
+from models.dataset import HORIZON_MONTHS, INPUTS, LABEL, Dataset, comparisons, dataset, default_as_of
+from models.encoding import Input
+from models.leaks import Alarm, alarms
+from models.registry import register
+from models.validation import Development, Progress, develop
+
+REFERENCE_QUANTILES = tuple(tenth / 10 for tenth in range(11))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A registered challenger and how it came about."""
+
+    version: str
+    dataset: Dataset
+    development: Development
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Columns from outside the catalogue that a risk officer wants to try.
+
+    Attributes:
+        table: `uscc` and numeric columns.
+        allowed: columns that may enter although they look like a leak; each is named in the manifest.
+    """
+
+    table: pl.DataFrame
+    allowed: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return [name for name in self.table.columns if name != "uscc"]
+
+
+def train(
+    sources: Sources,
+    home: Path,
+    *,
+    at: datetime,
+    as_of: date | None = None,
+    seed: int = 0,
+    extra: Extra | None = None,
+    repeats: int | None = None,
+    on_days: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Trained:
+    """Train, judge and register a model on the loans of checked facts.
+
+    Args:
+        sources: checked facts with loan outcomes.
+        home: where models are kept.
+        at: when this happens, with a zone.
+        as_of: no fact known after this day is looked at; by default each loan's own day alone decides.
+        seed: the same seed and facts give the same model.
+        extra: columns from outside the catalogue; they enter without a promised direction.
+        repeats: of cross-validation; by the number of rows where not given.
+        on_days: told how many days of features are done.
+        on_progress: told of each step of development.
+
+    Raises:
+        ContractError: no usable loan, or an outcome has too few rows.
+        UsageError: an extra column looks like a leak and is not allowed by name.
+    """
+    rows = dataset(sources, as_of=as_of, on_progress=on_days)
+    table, inputs, warnings = rows.table, INPUTS, _warnings(rows)
+    if extra is not None:
+        table = table.join(extra.table, on="uscc", how="left", maintain_order="left")
+        warnings += _refuse_leaks(table.select(extra.names), rows, extra.allowed)
+        inputs = (*INPUTS, *(Input(name, 0, "linear") for name in extra.names))
+    development = develop(
+        table,
+        rows.defaulted,
+        inputs,
+        comparisons=comparisons(),
+        seed=seed,
+        repeats=repeats,
+        on_progress=on_progress,
+    )
+    facts = Facts(
+        as_of=as_of if as_of is not None else default_as_of(sources),
+        label=LABEL,
+        horizon=f"{HORIZON_MONTHS} months",
+        data_hash=data_hash(table, rows.defaulted),
+        alarms=warnings,
+    )
+    version = register(home, Parts(development, references(table, inputs), facts), at=at)
+    return Trained(version, rows, development, warnings)
+
+
+def references(table: pl.DataFrame, inputs: Sequence[Input]) -> dict[str, tuple[float, ...]]:
+    """Each input's deciles in the training rows, values that were really seen, without repeats, rising."""
+    found: dict[str, tuple[float, ...]] = {}
+    for one in inputs:
+        values = table[one.name].drop_nulls()
+        deciles = {values.quantile(q, interpolation="lower") for q in REFERENCE_QUANTILES} if values.len() else set()
+        found[one.name] = tuple(sorted(int(value) for value in deciles if value is not None))
+    return found
+
+
+def data_hash(table: pl.DataFrame, defaulted: np.ndarray) -> str:
+    """SHA-256 of the training rows and labels, as text, in their order."""
+    whole = table.with_columns(pl.Series("defaulted", defaulted))
+    return sha256(whole.write_csv().encode()).hexdigest()
+
+
+def _warnings(rows: Dataset) -> tuple[str, ...]:
+    found = alarms(rows.table.select(one.name for one in INPUTS), rows.defaulted)
+    return tuple(alarm.sentence for alarm in found if alarm.kind in {"target", "power", "shape"})
+
+
+def _refuse_leaks(columns: pl.DataFrame, rows: Dataset, allowed: frozenset[str]) -> tuple[str, ...]:
+    found = alarms(columns, rows.defaulted)
+    refused = [alarm for alarm in found if _blamed(alarm) - allowed]
+    if refused:
+        raise UsageError(
+            "an extra column looks like a leak; --allow-leak NAME lets it in, and the manifest says so",
+            [alarm.sentence for alarm in refused],
+        )
+    return tuple(f"allowed by name: {alarm.sentence}" for alarm in found)
+
+
+def _blamed(alarm: Alarm) -> set[str]:
+    return set(alarm.columns or (alarm.column,))

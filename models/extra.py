@@ -1,0 +1,42 @@
+"""Columns from outside the catalogue, for trying: `extra.parquet` or `extra.csv` in a data folder, `uscc` and numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from data_contracts.errors import ContractError
+
+FILES = ("extra.parquet", "extra.csv")
+
+
+def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
+    """`uscc` and the columns named, as Float64; None where none is named.
+
+    Raises:
+        ContractError: no such file, a column is missing or not a number, or an enterprise stands twice.
+    """
+    if not names:
+        return None
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise ContractError(
+            f"there is no {' or '.join(FILES)} in the data folder", [f"needed for {name}" for name in names]
+        )
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ContractError(f"{path.name} cannot be read", [type(error).__name__]) from error
+    problems = [f"there is no column {name}" for name in ("uscc", *names) if name not in table.columns]
+    problems += [
+        f"{name} is not a number" for name in names if name in table.columns and not _number(table[name].dtype)
+    ]
+    if "uscc" in table.columns and table["uscc"].is_duplicated().any():
+        problems.append("an enterprise stands twice")
+    if problems:
+        raise ContractError(f"{path.name} does not hold what was named", problems)
+    return table.select(pl.col("uscc").cast(pl.String), *(pl.col(name).cast(pl.Float64) for name in names))
+
+
+def _number(dtype: pl.DataType) -> bool:
+    return dtype.is_numeric() or dtype == pl.Boolean()

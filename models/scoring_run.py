@@ -1,0 +1,136 @@
+"""One run of the engine over a data folder: read, check, decide, write."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xlsxwriter
+
+from data_contracts.errors import UsageError
+from models import rulebooks
+from models.artefact import Model, load
+from models.batch import Engine
+from models.dataset import default_as_of
+from models.extra import read_extra
+from models.registry import champion, models_folder, shown
+from models.replay import write_decisions
+from models.sources.folder import Folder, read_folder
+from models.sources.writing import replacing
+from scoring.catalogue import CATALOGUE
+from scoring.conduct import current
+from scoring.policy import Policy
+from scoring.rulebook import parse_rulebook
+
+Told = Callable[[str], None]
+
+
+def served_model(home: Path, version: str | None) -> Model:
+    """The model of a version, or the champion; verified as it is loaded.
+
+    Raises:
+        UsageError: no such version, or no champion yet.
+        ArtefactError: it was changed, or its certificate does not hold.
+    """
+    if version is not None:
+        return load(models_folder(home) / shown(home, version).version)
+    found = champion(home)
+    if found is None:
+        raise UsageError(
+            "there is no champion to score with",
+            [
+                "train one: jifen train DIR",
+                "promote it: jifen models promote VERSION --minutes TEXT",
+                "or name one: --model VERSION",
+            ],
+        )
+    return found
+
+
+def names_of(found: Folder, as_of: date) -> dict[str, str]:
+    """Credit code → registered name, for tables."""
+    return dict(current(found.sources, "enterprises", as_of).select("uscc", "name").iter_rows())
+
+
+def score_folder(
+    folder: Path,
+    out: Path,
+    home: Path,
+    *,
+    csv: Path | None = None,
+    xlsx: Path | None = None,
+    as_of: date | None = None,
+    model: str | None = None,
+    policy: str,
+    on_progress: Told,
+) -> pl.DataFrame:
+    """Decide on every enterprise of a folder and write the limits; returns them.
+
+    Raises:
+        JifenError: a file, model or policy is not fit to be used; nothing is written then.
+    """
+    served = served_model(home, model)
+    texts = _texts(policy)
+    engine = Engine(served, parse_rulebook(*texts))
+    found = read_folder(folder, on_progress=on_progress)
+    day = as_of if as_of is not None else default_as_of(found.sources)
+    decided = engine.decided(
+        found.sources,
+        day,
+        extra=read_extra(folder, _extra_columns(served)),
+        on_progress=lambda done, whole: on_progress(f"{done:,} of {whole:,} enterprises"),
+    )
+    write_decisions(decided, out, as_of=day, engine=engine, texts=texts)
+    people = decided.limits.with_columns(
+        pl.col("conditions", "missing_feeds").list.join(", "),
+        (pl.col("limit_fen", "conditional_limit_fen") / 100).name.suffix("_cny"),
+    ).rename({"limit_fen_cny": "limit_cny", "conditional_limit_fen_cny": "conditional_limit_cny"})
+    if csv is not None:
+        with replacing(csv) as beside:
+            people.write_csv(beside, include_bom=True)
+    if xlsx is not None:
+        with replacing(xlsx) as beside, xlsxwriter.Workbook(beside) as book:
+            people.write_excel(book, worksheet="limits")
+    return decided.limits
+
+
+def explain_one(
+    folder: Path,
+    uscc: str,
+    home: Path,
+    *,
+    as_of: date | None = None,
+    model: str | None = None,
+    policy: str,
+    on_progress: Told,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy]:
+    """Decide on one enterprise: its limits row, the terms, the features, its name and the policy.
+
+    Raises:
+        UsageError: the enterprise is not in the registry of the folder.
+        JifenError: a file, model or policy is not fit to be used.
+    """
+    served = served_model(home, model)
+    engine = Engine(served, rulebooks.rulebook(policy))
+    found = read_folder(folder, on_progress=on_progress)
+    day = as_of if as_of is not None else default_as_of(found.sources)
+    decided = engine.decided(found.sources, day, only=[uscc], extra=read_extra(folder, _extra_columns(served)))
+    if decided.limits.height == 0:
+        raise UsageError(f"no enterprise {uscc} is known in {folder} on {day}")
+    return (
+        decided.limits.row(0, named=True),
+        decided.terms["terms"][0],
+        decided.features.row(0, named=True),
+        names_of(found, day)[uscc],
+        engine.rulebook.policy,
+    )
+
+
+def _extra_columns(model: Model) -> list[str]:
+    return [one.name for one in model.inputs if one.name not in CATALOGUE]
+
+
+def _texts(policy: str) -> tuple[str, str | None, str]:
+    text, folder = rulebooks.policy_text(policy)
+    return text, rulebooks.ruleset_text(text, folder), rulebooks.size_text()

@@ -1,0 +1,127 @@
+"""A data folder is judged as a whole, and its quarantine tells what was set aside."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from data_contracts.errors import ContractError
+from data_contracts.sources import SOURCES
+from models.sources.folder import describe, read_folder, write_quarantine
+from models.sources.writing import write_folder
+from tests import make
+
+
+@pytest.fixture
+def park(tmp_path: Path) -> Path:
+    write_folder(make.frames(invoices=[make.invoice()], debts=[make.debt()]), tmp_path, "csv")
+    return tmp_path
+
+
+def problems(folder: Path) -> tuple[str, ...]:
+    with pytest.raises(ContractError) as refused:
+        read_folder(folder)
+    assert refused.value.exit_code == 3
+    return refused.value.problems
+
+
+def test_everything_wrong_with_a_folder_is_said_at_once(park: Path) -> None:
+    (park / "enterprises.csv").unlink()
+    make.frame("invoices", []).write_parquet(park / "invoices.parquet")
+    (park / "debts.csv").write_text("uscc,known_on\n")
+    (park / "feeds.csv").write_text("")
+    (park / "loan_outcomes.parquet").mkdir()
+    (park / "tax_filings.csv").write_bytes("企业".encode("gbk"))
+    said = "\n".join(problems(park))
+    assert "enterprises: the file is missing" in said
+    assert "invoices: both invoices.parquet and invoices.csv are there" in said
+    assert said.count("debts.csv: debts: column") == len(SOURCES["debts"].columns) - 2
+    assert "feeds.csv: is empty" in said
+    assert "loan_outcomes.parquet: is a folder" in said
+    assert "tax_filings.csv: its text is not UTF-8" in said
+
+
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    assert problems(tmp_path / "nowhere") == (f"{tmp_path / 'nowhere'}: no such folder",)
+
+
+def test_a_missing_source_is_a_feed_that_was_not_delivered(park: Path) -> None:
+    (park / "invoices.csv").unlink()
+    found = read_folder(park)
+    assert set(found.reports) == {"enterprises", "debts"}
+    assert found.sources.invoices.is_empty()
+
+
+def test_a_file_that_is_no_source_is_a_warning(park: Path) -> None:
+    for name in ("Invoices.csv", "notes.txt", "truth.parquet"):
+        (park / name).write_text("x")
+    assert read_folder(park).warnings == (
+        "Invoices.csv is not a source file and was not read",
+        "notes.txt is not a source file and was not read",
+    )
+
+
+def test_progress_names_each_file(park: Path) -> None:
+    told: list[str] = []
+    read_folder(park, on_progress=told.append)
+    assert told == ["enterprises.csv", "invoices.csv", "debts.csv"]
+
+
+def test_the_report_counts_rows_and_rules(park: Path) -> None:
+    bad = make.invoice(gross_fen=1, direction="up")
+    records = [make.invoice(), make.invoice(), bad, make.invoice(gross_fen=2)]
+    make.frame("invoices", records).write_csv(park / "invoices.csv")
+    report = read_folder(park).reports["invoices"]
+    assert (report.file, report.read, report.good, report.quarantined, report.duplicates) == (
+        "invoices.csv",
+        4,
+        1,
+        3,
+        1,
+    )
+    assert report.by_rule == {"gross_not_net_plus_tax": 2, "direction_not_listed": 1, "exact_duplicate": 1}
+
+
+def test_the_quarantine_holds_the_original_row_its_file_its_number_and_every_rule(park: Path) -> None:
+    lines = (park / "invoices.csv").read_text().rstrip().split("\n")
+    bad = lines[1].replace(",1000000,", ",1e6,").replace(",out,", ",up,")
+    (park / "invoices.csv").write_text("\n".join([*lines, bad, '"broken', "", lines[1]]))
+    written = write_quarantine(park, read_folder(park))
+    assert written == [park / "quarantine" / "invoices.csv"]
+    held = pl.read_csv(written[0], infer_schema=False)
+    assert held.columns == ["file", "row", "rules", *SOURCES["invoices"].columns, "line"]
+    assert held.select("file", "row", "rules", "line").rows() == [
+        ("invoices.csv", "2", "net_fen_not_integer; direction_not_listed", None),
+        ("invoices.csv", "3", "stray_quote", '"broken'),
+        ("invoices.csv", "4", "exact_duplicate", None),
+    ]
+    original = held[0].select(list(SOURCES["invoices"].columns)).fill_null("").row(0)
+    assert ",".join(original) == bad
+
+
+def test_the_quarantine_of_an_earlier_check_is_removed(park: Path) -> None:
+    place = park / "quarantine"
+    place.mkdir()
+    (place / "debts.csv").write_text("stale")
+    (place / "notes.txt").write_text("not ours")
+    assert write_quarantine(park, read_folder(park)) == []
+    assert [path.name for path in place.iterdir()] == ["notes.txt"]
+
+
+def test_a_clean_folder_gets_no_quarantine(park: Path) -> None:
+    write_quarantine(park, read_folder(park))
+    assert not (park / "quarantine").exists()
+
+
+def test_the_quarantine_is_no_strange_file(park: Path) -> None:
+    (park / "quarantine").mkdir()
+    assert read_folder(park).warnings == ()
+
+
+def test_bad_rows_reach_the_doubts_of_the_sources(park: Path) -> None:
+    make.frame("debts", [make.debt(overdue_days=-1)]).write_csv(park / "debts.csv")
+    assert read_folder(park).sources.doubts["source"].to_list() == ["debts"]
+
+
+def test_every_column_of_every_source_is_described() -> None:
+    assert len(describe()) == sum(len(source.columns) for source in SOURCES.values())
