@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -15,7 +14,7 @@ from models.cli import home, officer
 class Program(TyperGroup):
     """Turns what the world did wrong into one clear message and the exit code of its kind; no traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         """Run the command; exit 0 ok, 1 failed check, 2 bad usage, 3 bad data."""
         try:
             return super().invoke(ctx)

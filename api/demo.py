@@ -16,7 +16,7 @@ from models.scoring_run import explain_one, names_of, score_folder
 from models.sources.folder import read_folder, write_quarantine
 
 POLICY = "torch-points"
-DIRTY_SHARE = 0.002
+DIRTY_SHARE = 0.00002
 
 
 def run_demo(folder: Path, enterprises: int, seed: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from lightgbm.basic import LightGBMError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,6 +37,8 @@ from models.verdict import Verdict
 FORMAT = "jifen-model/1"
 _MANIFEST = "manifest.json"
 _MOST_VIOLATIONS = 20
+_UNREADABLE = (OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, LightGBMError, JifenError)
+"""What a file of the right hash but the wrong content may raise as it is read."""
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -193,7 +196,7 @@ def load(folder: Path) -> Model:
         training = _json(folder / "training.json")
         references = {name: tuple(values) for name, values in training["references"].items()}
         oof = np.array(training["oof_log_odds"], dtype=np.float64), np.array(training["oof_defaulted"], dtype=np.bool_)
-    except (KeyError, TypeError, ValueError, AttributeError, JifenError) as error:
+    except _UNREADABLE as error:
         raise ArtefactError(
             f"The stored model {folder.name} cannot be read.", [f"{type(error).__name__}: {error}"]
         ) from error

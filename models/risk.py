@@ -45,7 +45,9 @@ def shift(base_rate: float, policy: Policy) -> float:
 def probability(log_odds: Floats) -> pl.Series:
     """The logistic function of each log-odds, rounded to whole parts per billion; scalar maths, the same bits anywhere."""
     z = pl.Series("pd", log_odds)
-    return (1.0 / (1.0 + (-z).exp()) * PPB).round().clip(1, PPB - 1) / PPB
+    parts = (1.0 / (1.0 + (-z).exp()) * PPB).round().clip(1, PPB - 1)
+    # numpy divides each value; polars multiplies long columns by a rounded reciprocal, with other last bits.
+    return pl.Series("pd", parts.to_numpy() / PPB)
 
 
 def grade_bounds(oof_log_odds: Floats, defaulted: NDArray[np.bool_], base_rate: float, policy: Policy) -> list[float]:

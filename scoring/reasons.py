@@ -101,7 +101,8 @@ def _points_improved(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
 def reasons_json(
     policy: Policy, answers: pl.DataFrame, binding: pl.Series, limit_fen: pl.Series, gains_fen: Mapping[str, pl.Series]
 ) -> pl.Series:
-    """One JSON list per row: `{code, cny, zh, en}`, rules first, then what bound the limit, then the groups by CNY.
+    """One JSON list per row: `{code, cny, zh, en}`, rules that stand in the way, what bound the
+    limit, the groups by CNY, and the conditions that the bank must still clear.
 
     Args:
         policy: whose rules were put.
@@ -121,15 +122,19 @@ def reasons_json(
     lists: list[str] = []
     for row, (bound, limit) in enumerate(zip(binding.to_list(), limit_fen.to_list(), strict=True)):
         said: list[dict[str, object]] = []
+        conditions: list[dict[str, object]] = []
         for code, answered in zip(answers.columns, columns, strict=True):
-            if answered[row] in {FAIL, UNKNOWN}:
-                words = rules[code].failed if answered[row] == FAIL else rules[code].unknown
-                said.append(_reason(code, None, words.zh, words.en))
+            if answered[row] == FAIL:
+                said.append(_reason(code, None, rules[code].failed.zh, rules[code].failed.en))
+            elif answered[row] == UNKNOWN:
+                spoken = said if rules[code].condition is None else conditions
+                spoken.append(_reason(code, None, rules[code].unknown.zh, rules[code].unknown.en))
         said.append(_reason(bound, limit, *bounds[bound]))
         ranked = sorted(
             ((series[row], code) for code, series in gains if series[row] > 0), key=lambda gain: (-gain[0], gain[1])
         )
         said.extend(_reason(code, gain, *sentences[code]) for gain, code in ranked)
+        said.extend(conditions)
         lists.append(json.dumps(said, ensure_ascii=False, separators=(",", ":")))
     return pl.Series("reasons", lists, dtype=pl.String)
 

@@ -28,7 +28,8 @@ def score(pd_ppb: pl.Expr) -> pl.Expr:
 
     Source: jifen default.
     """
-    odds = ((PPB - pd_ppb) / pd_ppb / BASE_ODDS).log()
+    # No division by a constant: polars multiplies long columns by a rounded reciprocal, with other last bits.
+    odds = ((PPB - pd_ppb) / pd_ppb).log() - math.log(BASE_ODDS)
     points = odds * (POINTS_TO_DOUBLE_ODDS / math.log(2)) + BASE_SCORE
     return points.round().clip(LEAST_SCORE, MOST_SCORE).cast(pl.Int32)
 

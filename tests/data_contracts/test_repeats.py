@@ -60,6 +60,13 @@ def test_a_correction_known_later_is_no_conflict() -> None:
     assert judged("invoices", records)[1] == {}
 
 
+def test_a_fact_and_its_correction_may_each_be_repeated() -> None:
+    later = make.invoice(net_fen=7, known_on=date(2024, 7, 1))
+    found, rules = judged("invoices", [make.invoice(), later, make.invoice(), later])
+    assert rules == dict.fromkeys((3, 4), "exact_duplicate")
+    assert found.good.height == 2
+
+
 def test_null_equals_null_in_a_key() -> None:
     records = [make.feed(direction=None, row_count=0), make.feed(direction=None, row_count=1)]
     assert judged("feeds", records)[1] == dict.fromkeys((1, 2), "conflicting_versions")

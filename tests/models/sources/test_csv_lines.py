@@ -58,6 +58,12 @@ def test_a_quote_that_ends_a_record_of_another_size_is_a_stray_one() -> None:
     assert found.records.len() == 100
 
 
+def test_a_quote_that_ends_amid_a_field_ends_no_record() -> None:
+    found = divided(pl.Series(['1,"x', "4,5,6", 'y"z,3']), 3)
+    assert found.broken["rule"].to_list() == ["stray_quote", "stray_quote"]
+    assert found.records.to_list() == ["4,5,6"]
+
+
 def test_blank_lines_are_no_rows() -> None:
     found = divided(pl.Series(["", "1,2,3", "", "4,5", "6,7,8", ""]), 3)
     assert (found.rows.to_list(), found.broken["row"].to_list()) == ([1, 3], [2])

@@ -87,6 +87,7 @@ def test_neither_the_number_of_a_firm_nor_its_rating_can_be_read_off_a_column(
     codes = frames["enterprises"]["uscc"].rank()
     for column in (place, codes):
         assert abs(pl.DataFrame({"a": number, "b": column}).select(pl.corr("a", "b", method="spearman")).item()) < 0.1
+    assert frames["enterprises"]["uscc"].is_sorted()
     assert frames["loan_outcomes"]["uscc"].is_sorted()
     ratings = pl.read_parquet(src / "enterprises.parquet")["credit_rating"].cast(pl.String)
     for frame in frames.values():
