@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.rule import Rule
 
-from models import views
+from models import progress, views
 from models.development import train
+from models.explanation import explanation
 from models.park import write_park
 from models.registry import promote
 from models.replay import replay
@@ -22,27 +23,27 @@ DIRTY_SHARE = 0.00002
 def run_demo(folder: Path, enterprises: int, seed: int) -> None:
     """Make a park under `folder` (emptied first), check it, train, promote, score, explain one firm and replay it."""
     started = time.monotonic()
-    console = views.console()
+    console = progress.console()
     park, home, out = folder / "park", folder / "home", folder / "limits.parquet"
     for old in (park, home):
         shutil.rmtree(old, ignore_errors=True)
     console.print(
         Rule(f"1/6 虚构园区 made-up park: {enterprises:,} enterprises (a software test, not real firms)", align="left")
     )
-    with views.working("making firms, invoices, filings, loans"):
+    with progress.working("making firms, invoices, filings, loans"):
         written = write_park(park, enterprises, seed, dirty_share=DIRTY_SHARE)
     console.print(
         f"{sum(written.values()):,} rows in {len(written)} source files, {written['invoices']:,} of them invoices"
     )
 
     console.print(Rule("2/6 检查 check: bad rows to quarantine", align="left"))
-    with views.working("checking") as told:
+    with progress.working("checking") as told:
         found = read_folder(park, on_progress=told)
         write_quarantine(park, found)
     console.print(views.check_table(found))
 
     console.print(Rule("3/6 训练 train: a challenger, judged beside plain rivals", align="left"))
-    with views.steps() as (on_days, on_progress):
+    with progress.steps() as (on_days, on_progress):
         trained = train(
             found.sources, home, at=datetime.now(UTC), seed=seed, repeats=1, on_days=on_days, on_progress=on_progress
         )
@@ -53,7 +54,7 @@ def run_demo(folder: Path, enterprises: int, seed: int) -> None:
     console.print(f"champion {promote(home, trained.version, minutes, at=datetime.now(UTC)).version}")
 
     console.print(Rule("5/6 测额 limits", align="left"))
-    with views.working("scoring") as told:
+    with progress.working("scoring") as told:
         limits = score_folder(park, out, home, csv=folder / "limits.csv", policy=POLICY, on_progress=told)
     names = names_of(found, limits["as_of"][0])
     for table in (views.limits_table(limits, names), views.summary_table(limits), views.why_zero_table(limits)):
@@ -61,9 +62,9 @@ def run_demo(folder: Path, enterprises: int, seed: int) -> None:
 
     console.print(Rule("6/6 解释与复算 explain and replay one decision", align="left"))
     one = limits.sort("limit_fen", "uscc", descending=[True, False]).row(limits.height // 20, named=True)
-    with views.working("scoring") as told:
+    with progress.working("scoring") as told:
         explained = explain_one(park, one["uscc"], home, policy=POLICY, on_progress=told)
-    console.print(views.explanation(*explained))
+    console.print(explanation(*explained))
     same = replay(one["decision_id"], out, home)
     console.print(f"replayed {same.decision_id}: same bytes, sha256 {same.sha256}")
     console.print(f"done in {time.monotonic() - started:.0f} s; everything is under {folder}")

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.errors import ArtefactError, JifenError
+from models.bagging import bag_log_odds
 from models.encoding import Input
 from models.pipeline import Pipeline
 from models.surroundings import code_version, packages, processor
@@ -145,11 +146,7 @@ class Model:
 
     def bag_log_odds(self, table: pl.DataFrame) -> Floats:
         """The same from every bootstrap member: (rows, members)."""
-        encoded = self.pipeline.encoder.encoded(table)
-        found = np.empty((table.height, len(self.bag)), order="F")
-        for place, member in enumerate(self.bag):
-            found[:, place] = member.log_odds_of(encoded)
-        return found
+        return bag_log_odds(self.bag, self.pipeline.encoder.encoded(table))
 
 
 def save(home: Path, parts: Parts) -> Path:

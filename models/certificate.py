@@ -170,6 +170,32 @@ def _cannot_tell(tree: Tree, directed: Flags) -> str:
     return ""
 
 
+def _pairs_parted_in_order(tree: Tree, directions: NDArray[np.int64]) -> int | None:
+    """How many pairs of leaves the directed splits part, if at each all values of one side are in order with the other.
+
+    That is proof enough: the split at which two leaves part keeps them from meeting in its feature, so two that meet in
+    every other feature part at a split of the feature in question. None where it takes a look at every pair to tell.
+    """
+    features, left, right = tree.feature.tolist(), tree.left.tolist(), tree.right.tolist()
+    values, signs = tree.value.tolist(), directions[tree.feature].tolist()
+    reach: list[tuple[float, float, int]] = [(0.0, 0.0, 0)] * len(features)
+    pairs = 0
+    # Children stand after their parents in LightGBM's text, so one pass from the last node sees every subtree first.
+    for node in range(len(features) - 1, -1, -1):
+        if 0 <= left[node] <= node or 0 <= right[node] <= node:
+            return None
+        least, most, leaves = reach[left[node]] if left[node] >= 0 else (values[~left[node]], values[~left[node]], 1)
+        lower, upper, others = (
+            reach[right[node]] if right[node] >= 0 else (values[~right[node]], values[~right[node]], 1)
+        )
+        sign = signs[node]
+        if (sign > 0 and most > lower) or (sign < 0 and least < upper):
+            return None
+        pairs += leaves * others if sign else 0
+        reach[node] = (min(least, lower), max(most, upper), leaves + others)
+    return pairs
+
+
 def certify_tree(tree: Tree, directions: NDArray[np.int64], part: str, number: int) -> Certificate:
     """Check every pair of leaves of one tree."""
     reason = _cannot_tell(tree, directions != 0)
@@ -177,6 +203,9 @@ def certify_tree(tree: Tree, directions: NDArray[np.int64], part: str, number: i
         return Certificate(0, 1, 0, (Violation(part, f"cannot certify: {reason}", tree=number),))
     if tree.value.size < 2 or not (directions[tree.feature] != 0).any():
         return Certificate(0, 1, 0, ())
+    parted = _pairs_parted_in_order(tree, directions)
+    if parted is not None:
+        return Certificate(parted, 1, 0, ())
     boxes = boxes_of(tree)
     low, high = boxes.low, boxes.high
     meet = np.maximum(low[:, None], low[None]) < np.minimum(high[:, None], high[None])

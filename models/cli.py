@@ -97,14 +97,14 @@ def data_check(
 
     Example: jifen data check park --report report.json
     """
-    from models import views
+    from models import progress, views
     from models.sources.folder import read_folder, write_quarantine
     from models.sources.writing import replacing
 
-    with views.working("reading and checking") as told:
+    with progress.working("reading and checking") as told:
         found = read_folder(folder, on_progress=told)
     written = write_quarantine(folder, found)
-    views.console().print(views.check_table(found))
+    progress.console().print(views.check_table(found))
     for warning in found.warnings:
         typer.echo(f"warning: {warning}")
     for file in written:
@@ -123,10 +123,10 @@ def data_describe(
     Example: jifen data describe
     Example: jifen data describe --features
     """
-    from models import views
+    from models import progress, views
     from models.sources.folder import describe
 
-    views.console().print(views.feature_table() if features else views.contract_table(describe()))
+    progress.console().print(views.feature_table() if features else views.contract_table(describe()))
 
 
 @officer.command("train")
@@ -156,15 +156,15 @@ def train_command(
 
     Example: jifen train park --seed 1
     """
-    from models import views
+    from models import progress, views
     from models.development import Extra, train
     from models.extra import read_extra
     from models.sources.folder import read_folder
 
-    with views.working("reading and checking") as told:
+    with progress.working("reading and checking") as told:
         found = read_folder(folder, on_progress=told)
     columns = read_extra(folder, extra_column or [])
-    with views.steps() as (on_days, on_progress):
+    with progress.steps() as (on_days, on_progress):
         trained = train(
             found.sources,
             home(),
@@ -176,7 +176,7 @@ def train_command(
             on_days=on_days,
             on_progress=on_progress,
         )
-    views.console().print(views.development_view(trained))
+    progress.console().print(views.development_view(trained))
     typer.echo(f"challenger {trained.version}")
 
 
@@ -186,10 +186,10 @@ def models_list() -> None:
 
     Example: jifen models list
     """
-    from models import views
+    from models import progress, views
     from models.registry import listed
 
-    views.console().print(views.models_table(listed(home())))
+    progress.console().print(views.models_table(listed(home())))
 
 
 @models.command("show")
@@ -257,10 +257,10 @@ def score_command(
 
     Example: jifen score park --out limits.parquet --csv limits.csv
     """
-    from models import views
+    from models import progress, views
     from models.scoring_run import score_folder
 
-    with views.working("scoring") as told:
+    with progress.working("scoring") as told:
         limits = score_folder(
             folder,
             out,
@@ -272,7 +272,7 @@ def score_command(
             policy=policy_name,
             on_progress=told,
         )
-    console = views.console()
+    console = progress.console()
     console.print(views.summary_table(limits))
     console.print(views.why_zero_table(limits))
     typer.echo(f"{limits.height:,} decisions in {out}")
@@ -290,12 +290,13 @@ def explain_command(
 
     Example: jifen explain park 913502110000000094
     """
-    from models import views
+    from models import progress
+    from models.explanation import explanation
     from models.scoring_run import explain_one
 
-    with views.working("scoring") as told:
+    with progress.working("scoring") as told:
         found = explain_one(folder, uscc, home(), as_of=_day(as_of), model=model, policy=policy_name, on_progress=told)
-    views.console().print(views.explanation(*found))
+    progress.console().print(explanation(*found))
 
 
 @officer.command("replay")
@@ -330,8 +331,8 @@ def policy_show(name: Annotated[str, typer.Argument(help="Shipped policy or file
 
     Example: jifen policy show torch-points
     """
-    from models import views
+    from models import progress, views
     from models.rulebooks import rulebook
 
     book = rulebook(name)
-    views.console().print(views.policy_view(book.policy, book.version))
+    progress.console().print(views.policy_view(book.policy, book.version))

@@ -120,7 +120,7 @@ def replay(decision_id: str, limits: Path, home: Path) -> Replayed:
 
 def row_bytes(row: pl.DataFrame) -> bytes:
     """One row of the limits file as canonical bytes: JSON in column order, floats to the last bit."""
-    values = row.select(LIMITS).row(0, named=True)
+    values = row.select(*LIMITS).row(0, named=True)
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str).encode()
 
 

@@ -1,15 +1,13 @@
-"""What the risk officer's commands print: tables for people, in Chinese and English."""
+"""What the risk officer's commands print: tables for people, in Chinese and English, whole in 100 columns."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,11 +16,9 @@ from models.development import Trained
 from models.registry import Entry
 from models.sources.folder import Folder
 from models.validation import CONFIDENCE, Development
-from scoring.catalogue import CATALOGUE, SEEN
+from scoring.catalogue import CATALOGUE
 from scoring.eligibility import ELIGIBLE, INELIGIBLE, REFER
-from scoring.limit import BOUNDS
 from scoring.policy import Policy
-from scoring.reasons import GATES
 
 OUTCOMES = {ELIGIBLE: ("可授信", "green"), REFER: ("转人工", "yellow"), INELIGIBLE: ("不符合", "red")}
 
@@ -37,29 +33,35 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
 
 
+def rate(bp: int) -> str:
+    """Basis points as per cent with two decimals."""
+    return f"{bp / 100:.2f}%"
+
+
 def table_of(title: str, *columns: str, right: Sequence[int] = ()) -> Table:
-    """An empty table; columns in `right` are aligned to the right."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    """An empty table; columns in `right` are aligned to the right and never broken, the others are folded to fit."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1))
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place in right else "left")
+        is_number = place in right
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return table
 
 
-def check_table(found: Folder) -> Table:
-    """Rows read, good and quarantined per source, and why."""
+def check_table(found: Folder, rules: int = 5) -> Table:
+    """Rows read, good and quarantined per source, and the rules that most of the latter broke."""
     table = table_of(
-        "数据检查 Data check", "source", "file", "read", "good", "quarantined", "duplicates", "why", right=(2, 3, 4, 5)
+        "数据检查 Data check", "file", "read", "good", "quarantined", "duplicates", "why", right=(1, 2, 3, 4)
     )
     for report in found.reports.values():
-        why = ", ".join(f"{rule} {count:,}" for rule, count in report.by_rule.items())
+        named = [f"{rule} {count:,}" for rule, count in report.by_rule.items()]
+        more = [f"and {len(named) - rules} more rules"] if len(named) > rules else []
         table.add_row(
-            report.source,
             report.file,
             f"{report.read:,}",
             f"{report.good:,}",
             f"{report.quarantined:,}",
             f"{report.duplicates:,}",
-            why,
+            ", ".join(named[:rules] + more),
         )
     return table
 
@@ -70,19 +72,21 @@ def check_json(found: Folder) -> str:
     return json.dumps({"sources": reports, "warnings": found.warnings}, ensure_ascii=False, indent=1, default=list)
 
 
-def contract_table(columns: Sequence[Description]) -> Table:
-    """Every column of every source."""
-    table = table_of("数据契约 Contracts", "source", "column", "type", "null", "allowed", "名称", "meaning")
+def contract_table(columns: Sequence[Description]) -> RenderableType:
+    """Every column of every source, one table a source."""
+    tables: dict[str, Table] = {}
     for one in columns:
-        table.add_row(
-            one.source, one.column, one.type, "yes" if one.nullable else "no", one.allowed, one.title, one.meaning
-        )
-    return table
+        title = f"数据契约 Contract of {one.source}"
+        table = tables.setdefault(one.source, table_of(title, "column", "type", "null", "allowed", "名称", "meaning"))
+        table.add_row(one.column, one.type, "yes" if one.nullable else "no", one.allowed, one.title, one.meaning)
+    return Group(*tables.values())
 
 
 def feature_table() -> Table:
     """The feature catalogue."""
     table = table_of("特征目录 Feature catalogue", "feature", "名称", "unit", "safer", "use", "null means", "formula")
+    for column in (0, 2, 3, 4):
+        table.columns[column].no_wrap = True
     for feature in CATALOGUE.values():
         table.add_row(
             feature.name, feature.zh, feature.unit, feature.better or "-", feature.use, feature.null, feature.formula
@@ -95,7 +99,7 @@ def development_view(trained: Trained) -> RenderableType:
     development = trained.development
     repeats = len(development.figures[0].metrics["auc"].values)
     table = table_of(
-        f"重复嵌套交叉验证 Repeated nested cross-validation ({repeats} repeats, mean ± sd)",
+        "嵌套交叉验证 Nested cross-validation" + (f" ({repeats} repeats, mean ± sd)" if repeats > 1 else ""),
         "model",
         *("AUC", "log loss", "KS", "PR-AUC", "Brier", "ECE"),
         right=range(1, 7),
@@ -105,7 +109,7 @@ def development_view(trained: Trained) -> RenderableType:
         table.add_row(
             figures.words,
             *(
-                f"{spread[name].mean:.3f} ± {spread[name].sd:.3f}"
+                f"{spread[name].mean:.3f}" + (f" ± {spread[name].sd:.3f}" if repeats > 1 else "")
                 for name in ("auc", "log_loss", "ks", "pr_auc", "brier", "ece")
             ),
         )
@@ -149,15 +153,16 @@ def models_table(entries: Sequence[Entry]) -> Table:
 
 
 def limits_table(limits: pl.DataFrame, names: Mapping[str, str], rows: int = 15) -> Table:
-    """The first firms by limit, with grade and the foremost reason."""
-    table = table_of(
-        f"参考额度 Reference limits (CNY; {min(rows, limits.height)} of {limits.height:,})",
-        *("企业", "outcome", "limit", "if clean", "rate", "PD", "PD high", "grade", "points", "foremost reason"),
-        right=(2, 3, 4, 5, 6, 8),
-    )
+    """Firms spread evenly from the highest limit to none, with grade and the foremost reason."""
     order = limits.sort("limit_fen", "conditional_limit_fen", "uscc", descending=[True, True, False])
     step = max(order.height // rows, 1)
-    for row in order.gather_every(step).head(rows).iter_rows(named=True):
+    chosen = order.gather_every(step).head(rows)
+    table = table_of(
+        f"参考额度 Reference limits, not offers (CNY; {chosen.height} of {limits.height:,}, evenly from highest to none)",
+        *("企业", "结论", "limit", "if clean", "rate", "PD", "grade", "points", "首要原因 foremost reason"),
+        right=(2, 3, 4, 5, 7),
+    )
+    for row in chosen.iter_rows(named=True):
         zh, style = OUTCOMES[row["outcome"]]
         points = row["innovation_points"]
         table.add_row(
@@ -165,9 +170,8 @@ def limits_table(limits: pl.DataFrame, names: Mapping[str, str], rows: int = 15)
             Text(zh, style=style),
             cny(row["limit_fen"]),
             cny(row["conditional_limit_fen"]),
-            "-" if row["rate_bp"] is None else f"{row['rate_bp'] / 100:.2f} %",
+            "-" if row["rate_bp"] is None else rate(row["rate_bp"]),
             percent(row["pd_12m"]),
-            percent(row["pd_hi"]),
             row["grade"],
             "-" if points is None else f"{points:.1f}",
             _foremost(row["reasons"]),
@@ -180,7 +184,7 @@ def _foremost(reasons: str) -> str:
     if not said:
         return "-"
     first = said[0] if said[0]["cny"] is None else next((one for one in said[1:] if one["cny"]), said[0])
-    gain = "" if first["cny"] is None else f" ({first['cny']:,})"
+    gain = f" ({first['cny']:,})" if first["cny"] else ""
     return f"{first['zh']}{gain}"
 
 
@@ -219,110 +223,15 @@ def summary_table(limits: pl.DataFrame) -> Table:
 
 
 def why_zero_table(limits: pl.DataFrame) -> Table:
-    """Firms without a limit by the first thing that stood in the way."""
-    table = table_of("无额度原因 Why no limit", "code", "firms", "原因", "reason", right=(1,))
+    """Firms without a limit by the first thing that stood in the way; cannot tell and failed are told apart."""
     zero = limits.filter(pl.col("limit_fen") == 0)
-    counted: dict[str, list[Any]] = {}
-    for reasons in zero["reasons"]:
-        first = json.loads(reasons)[0]
-        counted.setdefault(first["code"], [0, first["zh"], first["en"]])[0] += 1
-    for code, (count, zh, en) in sorted(counted.items(), key=lambda item: (-item[1][0], item[0])):
-        table.add_row(code, f"{count:,}", zh, en)
-    return table
-
-
-def explanation(
-    limit: dict[str, Any], terms: dict[str, Any], facts: dict[str, Any], name: str, policy: Policy
-) -> RenderableType:
-    """One enterprise as a banker reads it: the answer, how it came about, why, and from which facts."""
-    return Group(
-        _answer_panel(limit, name, policy),
-        _terms_table(limit, terms),
-        _reasons_table(limit),
-        _facts_table(facts),
-        Text(
-            f"decision {limit['decision_id']}   model {limit['model_version']}   policy {limit['policy_version']}\n"
-            f"facts {limit['input_hash']}   as of {limit['as_of']}, valid until {limit['valid_until']}",
-            style="dim",
-        ),
+    table = table_of(f"无额度原因 Why no limit ({zero.height:,} firms)", "firms", "原因", "reason", "code", right=(0,))
+    counted = Counter(
+        (first["code"], first["zh"], first["en"]) for reasons in zero["reasons"] for first in json.loads(reasons)[:1]
     )
-
-
-def _answer_panel(limit: dict[str, Any], name: str, policy: Policy) -> Panel:
-    zh, style = OUTCOMES[limit["outcome"]]
-    rate = "-" if limit["rate_bp"] is None else f"{limit['rate_bp'] / 100:.2f} %"
-    lines = [
-        f"结论 outcome            [{style}]{zh} {limit['outcome']}[/]",
-        f"参考额度 limit           [bold]{cny(limit['limit_fen'])} CNY[/]",
-        f"补齐后额度 if clean      {cny(limit['conditional_limit_fen'])} CNY",
-        f"保本参考利率 rate        {rate}",
-        f"违约概率 PD / PD high    {percent(limit['pd_12m'])} / {percent(limit['pd_hi'])}",
-        f"等级 grade, 评分 score   {limit['grade']}, {limit['score']}",
-    ]
-    if limit["innovation_points"] is not None:
-        lines.append(f"创新积分 points          {limit['innovation_points']:.1f}")
-    if limit["conditions"]:
-        lines.append(f"银行须核实 conditions    {', '.join(limit['conditions'])}")
-    if limit["missing_feeds"]:
-        lines.append(f"数据不完整 missing feeds {', '.join(limit['missing_feeds'])}")
-    title = f"{name}  {limit['uscc']}  ·  {policy.title.zh} {policy.title.en}"
-    return Panel("\n".join(lines), title=title, title_align="left")
-
-
-def _terms_table(limit: dict[str, Any], terms: dict[str, Any]) -> Table:
-    table = table_of("额度构成 How the limit came about (CNY)", "term", "amount", "", right=(1,))
-    rows = (
-        ("可持续销售 S*: concentration-adjusted, twice the weaker half, declared", "sustainable_sales_fen"),
-        ("承载能力 capacity before risk and points", "capacity_fen"),
-        ("风险折扣与积分上浮后 after phi(PD high) and psi(points)", "soft_fen"),
-        ("流动资金需求 need W", "need_fen"),
-        ("负债空间 room left by existing debt", "debt_room_fen"),
-        ("现金流额度 cash branch", "cash_fen"),
-        ("积分额度 points branch", "points_fen"),
-        ("产品上限 status cap", "status_cap_fen"),
-        ("集团上限 group cap", "group_cap_fen"),
-        ("申请金额 asked", "asked_cap_fen"),
-        ("取整前 before the step", "uncut_fen"),
-        ("额度 limit if no rule stood in the way", "limit_fen"),
-    )
-    bound = next((one.column for one in BOUNDS if one.code == limit["binding"]), None)
-    for words, column in rows:
-        amount = terms[column]
-        unbounded = column == "need_fen" and amount >= 10**14
-        table.add_row(words, "-" if unbounded else cny(amount), "◀ binds" if column == bound else "")
-    if limit["binding"] in GATES:
-        table.add_row(" ".join(GATES[limit["binding"]]), "", "◀ binds")
+    for (code, zh, en), count in sorted(counted.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(f"{count:,}", zh, en, Text(code, style="dim"))
     return table
-
-
-def _reasons_table(limit: dict[str, Any]) -> Table:
-    table = table_of("原因 Reasons", "code", "CNY", "原因", "reason", right=(1,))
-    for reason in json.loads(limit["reasons"]):
-        amount = "-" if reason["cny"] is None else f"{reason['cny']:,}"
-        table.add_row(reason["code"], amount, reason["zh"], reason["en"])
-    return table
-
-
-def _facts_table(facts: dict[str, Any]) -> Table:
-    table = table_of("事实 Facts", "feature", "名称", "value", "unit", right=(2,))
-    for feature in CATALOGUE.values():
-        value = facts.get(feature.name)
-        if feature.group == "feeds":
-            continue
-        seen = facts.get(feature.name + SEEN)
-        shown = (
-            _shown(value, feature.unit)
-            if value is not None
-            else "未知" + ("" if seen is None else f" ({_shown(seen, feature.unit)})")
-        )
-        table.add_row(feature.name, feature.zh, shown, "CNY" if feature.unit == "fen" else feature.unit)
-    return table
-
-
-def _shown(value: Any, unit: str) -> str:
-    if unit == "fen":
-        return cny(value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def policy_view(policy: Policy, version: str) -> RenderableType:
@@ -373,43 +282,3 @@ def _settings(node: Any, place: str = "") -> list[tuple[str, dict[str, Any]]]:
     if {"value", "unit", "source"} <= node.keys():
         return [(place, node)]
     return [found for key, inside in node.items() for found in _settings(inside, f"{place}.{key}".lstrip("."))]
-
-
-def console(*, errors: bool = False) -> Console:
-    """Where tables go; wide enough for a table when output is not a terminal."""
-    found = Console(stderr=errors, highlight=False)
-    return found if found.is_terminal else Console(stderr=errors, highlight=False, width=200)
-
-
-@contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on the error stream while a step runs; what it is told is shown beside it."""
-    errors = console(errors=True)
-    with errors.status(what) as status:
-
-        def told(now: str) -> None:
-            status.update(f"{what}: {now}")
-
-        yield told
-
-
-@contextmanager
-def steps() -> Iterator[tuple[Callable[[int, int], None], Callable[[str, int, int], None]]]:
-    """Two progress bars on the error stream: days of features, and steps of development."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console(errors=True),
-    ) as progress:
-        days = progress.add_task("features as of each day", total=None)
-        work = progress.add_task("development", total=None)
-
-        def on_days(done: int, whole: int) -> None:
-            progress.update(days, completed=done, total=whole)
-
-        def on_progress(what: str, done: int, whole: int) -> None:
-            progress.update(work, completed=done, total=whole, description=what)
-
-        yield on_days, on_progress

@@ -61,6 +61,24 @@ def test_a_term_rewritten_after_default_raises_an_alarm_though_its_order_tells_n
     assert (column, kind) == ("term_months", "shape")
 
 
+@pytest.mark.parametrize("modulus", [12, 10, 100, 1000])
+def test_a_number_that_is_round_unless_it_defaulted_raises_an_alarm_though_no_value_repeats(
+    modulus: int, stream: np.random.Generator, defaulted: NDArray[np.bool_]
+) -> None:
+    round_ones = modulus * stream.permutation(10**6)[:ROWS]
+    amount = round_ones + defaulted * stream.integers(1, modulus, ROWS)
+    (alarm,) = alarms(pl.DataFrame({"amount": amount}), defaulted)
+    assert alarm.kind == "shape"
+    assert "remainder" in alarm.sentence
+
+
+def test_a_fraction_that_only_defaults_have_raises_an_alarm(
+    stream: np.random.Generator, defaulted: NDArray[np.bool_]
+) -> None:
+    amount = stream.permutation(10**6)[:ROWS] + 0.25 * defaulted
+    assert "whole" in alarms(pl.DataFrame({"amount": amount}), defaulted)[0].sentence
+
+
 def test_a_middle_that_defaults_raises_an_alarm(stream: np.random.Generator, defaulted: NDArray[np.bool_]) -> None:
     ends = np.where(stream.random(ROWS) < 0.5, 3.0, -3.0)
     value = np.where(defaulted, 0.0, ends) + stream.normal(size=ROWS) * 0.3

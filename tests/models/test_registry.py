@@ -1,14 +1,26 @@
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from data_contracts.errors import ArtefactError, UsageError
-from models.registry import champion, champion_version, history, listed, models_folder, promote, register, shown
+from models.registry import (
+    _append,
+    _locked,
+    champion,
+    champion_version,
+    history,
+    listed,
+    models_folder,
+    promote,
+    register,
+    shown,
+)
 from models.verdict import PHRASES, Verdict
 from tests.models.trained import development, parts, sample
 
@@ -140,6 +152,18 @@ def test_an_edited_line_is_noticed(home: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_line_edited_with_its_own_hash_made_to_fit_is_noticed(home: Path, number: int) -> None:
+    lines = with_three_lines(home)
+    edited = json.loads(lines[number]) | {"minutes": "2026-01-01 approved by all"}
+    del edited["hash"]
+    own = sha256(json.dumps(edited, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    lines[number] = json.dumps(edited | {"hash": own}, ensure_ascii=False, sort_keys=True)
+    (home / "registry.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ArtefactError, match="changed after it was written"):
+        history(home)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_line_taken_out_is_noticed(home: Path, number: int) -> None:
     lines = with_three_lines(home)
     del lines[number]
@@ -204,3 +228,13 @@ def test_promotions_at_once_all_stand_in_one_unbroken_chain(home: Path) -> None:
     acts = [act.version for act in history(home) if act.act == "promote"]
     assert sorted(acts) == versions
     assert champion_version(home) == acts[-1]
+
+
+def test_a_promotion_waits_for_the_one_that_is_being_written(home: Path) -> None:
+    first, second = (register(home, parts(as_of=date(2026, 3, day)), at=AT) for day in (1, 2))
+    with ThreadPoolExecutor(1) as pool:
+        with _locked(home):
+            waiting = pool.submit(promote, home, second, MINUTES, at=AT)
+            _append(home, "promote", first, minutes=MINUTES, at=AT)
+            assert not wait([waiting], timeout=3).done
+        assert waiting.result(60).number == 4

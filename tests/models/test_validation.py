@@ -5,9 +5,11 @@ import polars as pl
 import pytest
 
 from data_contracts.errors import ContractError, UsageError
-from models.baselines import Comparison
+from models.baselines import Comparison, fit_rival
 from models.encoding import Input
-from models.metrics import auc, log_loss
+from models.fitting import fit_pipeline
+from models.metrics import auc
+from models.splits import stratified_folds
 from models.validation import certificate_of, develop, splits_for
 from models.verdict import PHRASES, Verdict
 from tests.models.trained import INPUTS, RULE, development, sample
@@ -32,14 +34,23 @@ def test_the_lead_over_a_rival_is_the_difference_of_mean_log_losses() -> None:
     assert rule.wins == sum(own < other for own, other in pairs)
 
 
-def test_every_row_has_log_odds_from_fits_that_had_not_seen_it() -> None:
-    # A label that nothing predicts: any fit that had seen a row would look better than chance.
-    table, _ = sample()
+def test_every_row_has_log_odds_from_a_fit_that_had_not_seen_it() -> None:
+    table, defaulted = sample()
+    found = develop(table, defaulted, INPUTS, comparisons={}, seed=3, repeats=1, folds=3, bag=0)
+    fold_of = stratified_folds(defaulted, 3, 3)
+    for fold in range(3):
+        out = fold_of == fold
+        unseen = fit_pipeline(table.filter(~out), defaulted[~out], INPUTS, seed=3 + 1_000 * (fold + 1))
+        assert np.array_equal(found.oof_log_odds[out], unseen.log_odds(table.filter(out)))
+
+
+def test_a_rival_that_learns_by_heart_gains_nothing_by_it() -> None:
+    table, _ = sample(300)
     noise = np.random.default_rng(5).random(table.height) < 0.4
-    found = develop(table, noise, INPUTS, comparisons={"rule": RULE}, seed=0, repeats=2, folds=5, bag=0)
-    assert len(found.oof_log_odds) == table.height
-    assert 0.25 < auc(noise, found.oof_log_odds) < 0.62
-    assert log_loss(noise, found.oof_log_odds) > 0.95 * log_loss(noise, np.full(len(noise), np.log(2 / 3)))
+    rival = Comparison("lightgbm", "by heart", "死记", (Input("sales_fen"), Input("late_days")))
+    by_heart = develop(table, noise, INPUTS, comparisons={"rival": rival}, seed=0, repeats=1, folds=3, bag=0).figures[1]
+    assert 0.35 < by_heart.metrics["auc"].mean < 0.65
+    assert auc(noise, fit_rival(rival, table, noise, seed=0)(table)) > 0.8
 
 
 def test_the_same_seed_gives_the_same_development_and_another_seed_another() -> None:

@@ -1,0 +1,149 @@
+from datetime import date
+from typing import Any
+
+import pytest
+
+from scoring.features import features
+from tests import make
+
+AS_OF = date(2025, 1, 20)
+
+
+def row(**records: Any) -> dict[str, Any]:
+    """The features of the one default enterprise with complete feeds; filings are due until 2024-09-30."""
+    return features(make.complete(**records), AS_OF).row(0, named=True)
+
+
+def test_taxes_count_once_paid_and_net_of_refunds_inside_the_months_due() -> None:
+    paid = make.tax_filing(period_from=date(2024, 7, 1), period_to=date(2024, 9, 30), known_on=date(2024, 10, 15))
+    unpaid = make.tax_filing(
+        period_from=date(2024, 4, 1), period_to=date(2024, 6, 30), paid_on=None, arrears_fen=3_600_000
+    )
+    refunded = make.tax_filing(
+        period_from=date(2024, 1, 1), period_to=date(2024, 3, 31), known_on=date(2024, 4, 15), refund_fen=1_000_000
+    )
+    not_due = make.tax_filing(period_from=date(2024, 10, 1), period_to=date(2024, 12, 31), known_on=date(2025, 1, 10))
+    found = row(tax_filings=[paid, unpaid, refunded, not_due])
+    assert found["tax_paid_24m_fen"] == 3_600_000 + 2_600_000
+    assert found["declared_sales_12m_fen"] == 3 * 120_000_000
+    assert found["tax_arrears_fen"] == 3_600_000
+
+
+def test_withheld_filings_leave_no_tax_for_the_limit() -> None:
+    filing = make.tax_filing()
+    assert row(tax_filings=[filing])["tax_paid_complete_24m_fen"] == 3_600_000
+    unmarked = features(make.sources(tax_filings=[filing]), AS_OF).row(0, named=True)
+    assert unmarked["tax_paid_complete_24m_fen"] == 0
+    assert unmarked["tax_paid_24m_fen"] == 3_600_000
+
+
+def test_the_latest_delay_of_two_years_counts() -> None:
+    old = make.tax_filing(
+        period_from=date(2022, 10, 1), period_to=date(2022, 12, 31), known_on=date(2023, 3, 1), late_days=90
+    )
+    recent = make.tax_filing(late_days=3)
+    assert row(tax_filings=[old, recent])["tax_late_days_24m"] == 3
+
+
+@pytest.mark.parametrize(
+    ("grades", "level", "d_years"),
+    [
+        ({2023: "B"}, 3, 0),
+        ({2022: "A"}, None, 0),
+        ({2023: "A", 2024: "D"}, 4, 1),
+        ({2024: "X"}, None, 0),
+        ({}, None, 0),
+    ],
+)
+def test_the_best_of_two_years_is_the_level_and_every_d_is_counted(
+    grades: dict[int, str], level: int | None, d_years: int
+) -> None:
+    ratings = [
+        make.taxpayer_rating(year=year, grade=grade, known_on=date(2025, 1, 1)) for year, grade in grades.items()
+    ]
+    found = row(taxpayer_ratings=ratings)
+    assert (found["taxpayer_rating_level"], found["taxpayer_d_years"]) == (level, d_years)
+
+
+def test_a_correction_replaces_a_rating() -> None:
+    first = make.taxpayer_rating(grade="D")
+    corrected = make.taxpayer_rating(grade="B", known_on=date(2024, 8, 1))
+    found = row(taxpayer_ratings=[first, corrected])
+    assert (found["taxpayer_rating_level"], found["taxpayer_d_years"]) == (3, 0)
+
+
+def test_insured_person_months_and_the_largest_arrears() -> None:
+    months = [
+        make.social_insurance(month=date(2024, month, 1), headcount=10, arrears_fen=month * 100)
+        for month in range(1, 7)
+    ]
+    found = row(social_insurance=months)
+    assert found["insured_months_12m"] == 60
+    assert found["social_arrears_12m_fen"] == 600
+
+
+def test_debts_count_in_their_latest_report_while_they_are_open() -> None:
+    before = make.debt(as_of=date(2024, 3, 31), overdue_days=40, five_class="substandard")
+    now = make.debt(as_of=date(2024, 9, 30), overdue_days=0, balance_fen=30_000_000)
+    secured = make.debt(debt_id="mortgage", kind="secured", balance_fen=900_000_000, limit_fen=900_000_000)
+    closed = make.debt(debt_id="old", overdue_days=99, closed_on=date(2024, 5, 1))
+    found = row(debts=[before, now, secured, closed])
+    assert found["overdue_days_now"] == 0
+    assert found["worst_five_class"] == 0
+    assert found["existing_unsecured_fen"] == 100_000_000
+
+
+def test_the_debts_of_other_members_count_against_the_group() -> None:
+    firms = [make.enterprise(number, group_id="g") for number in (1, 2)] + [make.enterprise(3)]
+    debts = [make.debt(uscc=firm["uscc"]) for firm in firms]
+    found = features(make.complete(enterprises=firms, debts=debts), AS_OF).sort("uscc")
+    group = dict(found.select("uscc", "group_existing_unsecured_fen").iter_rows())
+    assert [group[firm["uscc"]] for firm in firms] == [100_000_000, 100_000_000, 0]
+
+
+def test_a_listing_stands_until_it_is_removed() -> None:
+    listed = make.public_record(kind="judgment_defaulter")
+    removed = make.public_record(kind="judgment_defaulter", known_on=date(2025, 1, 12), removed_on=date(2025, 1, 10))
+    fine = make.public_record(kind="administrative_penalty", listed_on=date(2021, 3, 1))
+    assert row(public_records=[listed])["live_listings"] == 1
+    assert row(public_records=[listed, removed])["live_listings"] == 0
+    assert row(public_records=[listed, removed, fine])["public_records_36m"] == 1
+
+
+@pytest.mark.parametrize(("valid_to", "live"), [(date(2025, 1, 20), True), (date(2025, 1, 19), False)])
+def test_a_certificate_lapses(valid_to: date, *, live: bool) -> None:
+    held = make.qualification(tag="srdi", valid_to=valid_to)
+    found = row(qualifications=[held])
+    assert (found["srdi_live"], found["tech_live"]) == (live, live)
+
+
+STATEMENT = {
+    "revenue": 20_315_740_000,
+    "cogs": 19_178_090_000,
+    "profit": 903_120_000,
+    "receivables": 1_222_430_000,
+    "inventory": 1_029_660_000,
+    "prepayments": 1_845_390_000,
+    "payables": 1_000_000,
+    "advances_received": 79_550_000,
+    "own_funds": 3_001_220_000,
+    "expected_revenue": 36_500_000_000,
+}
+
+
+def statements(**changes: Any) -> list[dict[str, Any]]:
+    return [make.financial_statement(item=item, value_fen=value, **changes) for item, value in STATEMENT.items()]
+
+
+def test_the_need_follows_from_audited_statements() -> None:
+    """The sheet of domain/products_and_limits.md §4: new loan 4,187.61 in units of 10,000 CNY, rounded down to the fen."""
+    need = row(financial_statements=statements(audited=True))["working_capital_need_fen"]
+    assert need // 1_000_000 * 1_000_000 // 10_000 == 418_700
+    assert abs(need - 4_187_610_000) < 10_000
+
+
+def test_the_need_is_unknown_without_evidence() -> None:
+    assert row(financial_statements=statements(audited=False))["working_capital_need_fen"] is None
+    authority = statements(audited=False, supplier="authority")
+    assert row(financial_statements=authority)["working_capital_need_fen"] is not None
+    assert row(financial_statements=statements(audited=True)[1:])["working_capital_need_fen"] is None
