@@ -1,6 +1,7 @@
 """The program `jifen`: the risk officer's commands and the demonstration."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,22 +9,27 @@ import typer
 from typer.core import TyperGroup
 
 from data_contracts.errors import JifenError
-from models.cli import home, officer
+from models.cli import MOST_SEED, home, officer
+
+NAMED_WRONGLY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""A file or folder that the caller named and that cannot be read or written: bad usage; else the disk failed."""
 
 
 class Program(TyperGroup):
     """Turns what the world did wrong into one clear message and the exit code of its kind; no traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:  # noqa: ANN401  (what the command gives)
         """Run the command; exit 0 ok, 1 failed check, 2 bad usage, 3 bad data."""
         try:
             return super().invoke(ctx)
         except JifenError as error:
             typer.echo(f"{error.code}: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            raise
         except OSError as error:
             typer.echo(f"file: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, NAMED_WRONGLY) else 1) from None
 
 
 app = typer.Typer(
@@ -37,13 +43,30 @@ app = typer.Typer(
 app.add_typer(officer)
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001  (how typer hands a flag to its callback)
+    if asked:
+        typer.echo(f"jifen {version('jifen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    *,
+    _asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @app.command("demo")
 def demo_command(
     folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; by default HOME/demo.")] = None,
     enterprises: Annotated[
         int, typer.Option("--enterprises", min=200, max=20_000, help="How many made-up firms.")
     ] = 600,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same park.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="The same seed gives the same park.")] = 1,
 ) -> None:
     """Run the whole job on a made-up park: sample, check, train, promote, limits, one explanation, one replay.
 

@@ -1,4 +1,4 @@
-"""统一社会信用代码, the unified social credit code (GB 32100-2015), and the organisation code inside it (GB 11714-1997).
+"""统一社会信用代码, the unified social credit code (GB 32100-2015), and the organisation code in it (GB 11714-1997).
 
 Eighteen characters: registrar (1), category (1), district (6 digits), organisation code (8 + its own check
 character), check character. The early pilot in Fujian issued codes whose last character follows no published

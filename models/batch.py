@@ -7,9 +7,11 @@ from hashlib import sha256
 
 import polars as pl
 
+from data_contracts.errors import ArtefactError
 from data_contracts.sources import Sources
 from models.artefact import Model
 from models.risk import Estimator
+from scoring.catalogue import CATALOGUE, MODEL_INPUTS
 from scoring.conduct import current
 from scoring.decide import decide
 from scoring.features import features, narrowed
@@ -63,6 +65,12 @@ class Engine:
     """A model and a rulebook, ready to decide; building it once saves the grade bounds of every further decision."""
 
     def __init__(self, model: Model, rulebook: Rulebook) -> None:
+        """Make ready.
+
+        Raises:
+            ArtefactError: the model promises other directions than the catalogue, or promises one outside it.
+        """
+        _require_catalogue(model)
         self.model = model
         self.rulebook = rulebook
         self.estimator = Estimator(model, rulebook.policy)
@@ -118,7 +126,7 @@ class Engine:
         return self.recomputed(whole, as_of)
 
     def recomputed(self, whole: pl.DataFrame, as_of: date) -> Decided:
-        """Decide from stored feature rows with `asked_fen` and `input_hash`; replay enters here, batch passes through."""
+        """Decide from feature rows with `asked_fen` and `input_hash`; replay enters here, batch passes through."""
         answers = decide(whole, self.estimator.risk(whole), self.rulebook.policy, asked=whole["asked_fen"])
         versions = (self.model.version, self.rulebook.version)
         ids = [
@@ -136,6 +144,29 @@ class Engine:
         limits = stamped.select(pl.col(name).cast(dtype) for name, dtype in LIMITS.items())
         kept = whole.drop("decision_id", strict=False)
         return Decided(limits, kept.insert_column(0, limits["decision_id"]), stamped.select("decision_id", "terms"))
+
+
+def _require_catalogue(model: Model) -> None:
+    """The certificate proves what the model promises; here it must be what the catalogue says."""
+    promised = {one.name: one.direction for one in model.inputs}
+    catalogue = {feature.name: feature.direction for feature in MODEL_INPUTS}
+    problems = [
+        f"{name} is no model input, but a direction is promised"
+        for name, way in promised.items()
+        if way and name not in catalogue
+    ]
+    problems += [
+        f"{name} does not run as the catalogue says"
+        for name, way in promised.items()
+        if catalogue.get(name, way) != way
+    ]
+    problems += [
+        f"{name} is shown only and must not enter a model"
+        for name in promised
+        if name in CATALOGUE and name not in catalogue
+    ]
+    if problems:
+        raise ArtefactError(f"the model {model.version} does not fit the catalogue", problems)
 
 
 def _decision_id(uscc: str, as_of: date, model: str, policy: str, input_hash: str, asked: int | None) -> str:

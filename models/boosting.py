@@ -11,12 +11,16 @@ from typing import Any, Self
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
+from models.calibration import calibrated_loss
 from models.encoding import Floats
 
 # Fewer values than this are boosted faster by one thread than by two that wait for each other; the trees are the same.
 VALUES_FOR_TWO_THREADS = 1_000_000
+
+# Rounds at which a booster in training is judged, and how many times in a row it may fail to improve.
+CHECKPOINTS = (15, 25, 35, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1_130, 1_600)
+PATIENCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,6 @@ class Trees:
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as text."""
         return (Trees.from_text, (self.text,))
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A booster in training, and its log loss on rows it did not see after each round."""
-
-    booster: lgb.Booster
-    losses: Floats
 
 
 def threads_for(encoded: Floats) -> int:
@@ -107,60 +103,64 @@ def fit_trees(
     return Trees.from_text(booster.model_to_string(num_iteration=-1))
 
 
-def fit_curve(
-    encoded: Floats,
-    defaulted: NDArray[np.bool_],
-    unseen: tuple[Floats, NDArray[np.bool_]],
-    shape: Shape,
-    directions: Sequence[int],
-    seed: int,
-) -> Curve:
-    """Train until the log loss on unseen rows has not fallen for a while, and keep the whole curve."""
-    params = {"verbosity": -1}
-    data = lgb.Dataset(encoded, label=defaulted.astype(np.float64), params=params)
-    watched = lgb.Dataset(unseen[0], label=unseen[1].astype(np.float64), reference=data, params=params)
-    record: dict[str, Any] = {}
-    parameters = {**_parameters(shape, directions, seed, threads_for(encoded)), "metric": "binary_logloss"}
-    patience = max(20, round(2.0 / shape.rate))
-    calls = [lgb.early_stopping(patience, verbose=False), lgb.record_evaluation(record)]
-    booster = lgb.train(
-        parameters,
-        data,
-        num_boost_round=shape.most_rounds,
-        valid_sets=[watched],
-        callbacks=calls,
-        keep_training_booster=True,
-    )
-    return Curve(booster, np.array(record["valid_0"]["binary_logloss"]))
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One step of a cross-validation: encoded rows as seen without the held-out ones, and which those are."""
+
+    encoded: Floats
+    held_out: NDArray[np.bool_]
+    repeat: int
 
 
-def best_rounds(curves: Sequence[Curve], sizes: Sequence[int]) -> int:
-    """The round with the least log loss over all folds, weighted by their rows; a curve that stopped keeps its last."""
-    longest = max(curve.losses.size for curve in curves)
-    total = np.zeros(longest)
-    for curve, size in zip(curves, sizes, strict=True):
-        total += size * np.append(curve.losses, np.full(longest - curve.losses.size, curve.losses[-1]))
-    return int(np.argmin(total)) + 1
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """How long to grow trees of a shape, and what they then say of rows they did not see.
+
+    Args:
+        loss: out-of-fold log loss after calibration.
+        log_odds: raw, one a row, mean over repeats.
+    """
+
+    shape: Shape
+    rounds: int
+    loss: float
+    log_odds: Floats
 
 
-def predicted(curve: Curve, encoded: Floats, rounds: int) -> Floats:
-    """Raw log-odds of rows by the first `rounds` rounds of a booster in training."""
-    used = min(rounds, curve.losses.size)
-    values = curve.booster.predict(encoded, raw_score=True, num_iteration=used, num_threads=threads_for(encoded))
-    return np.asarray(values, dtype=np.float64)
+def _started(part: Part, label: Floats, shape: Shape, directions: Sequence[int], seed: int) -> lgb.Booster:
+    rows = part.encoded[~part.held_out]
+    data = lgb.Dataset(rows, label=label[~part.held_out], params={"verbosity": -1})
+    return lgb.Booster(_parameters(shape, directions, seed, threads_for(rows)), train_set=data)
 
 
-def base_loss(defaulted: NDArray[np.bool_]) -> float:
-    """Log loss of saying the base rate to everyone."""
-    rate = float(defaulted.mean())
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+def grow(
+    parts: Sequence[Part], defaulted: NDArray[np.bool_], shape: Shape, directions: Sequence[int], seed: int
+) -> Grown:
+    """Grow all folds together and stop where the pooled, calibrated log loss no longer falls.
 
-
-def probability(log_odds: Floats) -> Floats:
-    """PD of training-time log-odds; for losses only, never for an answer that must repeat to the bit."""
-    return np.asarray(expit(log_odds), dtype=np.float64)
-
-
-def shape_from_json(plain: Mapping[str, Any]) -> Shape:
-    """The settings written beside a pipeline."""
-    return Shape(**plain)
+    The loss is judged after calibration: boosters go on to rank better long after their raw probabilities have become
+    too sure of themselves, and the slope of the calibration takes that back.
+    """
+    label = defaulted.astype(np.float64)
+    boosters = [_started(part, label, shape, directions, seed + index) for index, part in enumerate(parts)]
+    score = np.zeros((1 + max(part.repeat for part in parts), defaulted.size))
+    best, done = Grown(shape, 0, np.inf, score[0]), 0
+    for stop in (stop for stop in CHECKPOINTS if stop <= shape.most_rounds):
+        for part, booster in zip(parts, boosters, strict=True):
+            for _ in range(done, stop):
+                booster.update()
+            unseen = part.encoded[part.held_out]
+            threads = threads_for(unseen)
+            # Raw scores of single rounds add up; the first holds the base rate.
+            added = booster.predict(
+                unseen, raw_score=True, start_iteration=done, num_iteration=stop - done, num_threads=threads
+            )
+            score[part.repeat, part.held_out] += np.asarray(added, dtype=np.float64)
+        done = stop
+        mean = score.mean(axis=0)
+        loss = calibrated_loss(mean, defaulted)
+        if loss < best.loss:
+            best = Grown(shape, done, loss, mean)
+        elif CHECKPOINTS.index(done) - CHECKPOINTS.index(best.rounds) >= PATIENCE:
+            break
+    return best

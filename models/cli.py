@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from data_contracts.errors import UsageError
+
 officer = typer.Typer(no_args_is_help=True)
 data = typer.Typer(no_args_is_help=True, help="Source files: sample, import, check, describe.")
 models = typer.Typer(no_args_is_help=True, help="The registry of trained models.")
@@ -20,6 +22,8 @@ officer.add_typer(models, name="models")
 officer.add_typer(policy, name="policy")
 
 DEFAULT_POLICY = "torch-points"
+FIRST_DAY, LAST_DAY = date(1990, 1, 1), date(2199, 12, 31)
+MOST_SEED = 2**31 - 1
 
 Folder = Annotated[Path, typer.Argument(help="Folder of source files, one per contract, parquet or CSV.")]
 AsOf = Annotated[
@@ -38,16 +42,20 @@ def home() -> Path:
 
 
 def _day(moment: datetime | None) -> date | None:
-    return None if moment is None else moment.date()
+    if moment is None:
+        return None
+    if not FIRST_DAY <= moment.date() <= LAST_DAY:
+        raise UsageError(f"--as-of must lie between {FIRST_DAY} and {LAST_DAY}")
+    return moment.date()
 
 
 @data.command("sample")
 def data_sample(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; made if it is not there.")],
     enterprises: Annotated[int, typer.Option("--enterprises", min=1, max=20_000, help="How many firms.")] = 600,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same park.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="The same seed gives the same park.")] = 1,
     dirty_share: Annotated[
-        float, typer.Option("--dirty-share", min=0, max=0.5, help="Share of rows of every kind of dirt.")
+        float, typer.Option("--dirty-share", min=0, max=0.01, help="Share of rows of each kind of dirt.")
     ] = 0.0,
     form: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
 ) -> None:
@@ -110,12 +118,14 @@ def data_check(
     for file in written:
         typer.echo(f"quarantine: {file}")
     if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
         with replacing(report) as beside:
             beside.write_text(views.check_json(found), encoding="utf-8")
 
 
 @data.command("describe")
 def data_describe(
+    *,
     features: Annotated[bool, typer.Option("--features", help="Print the feature catalogue instead.")] = False,
 ) -> None:
     """Print every column of every source file: type, null, what is allowed, meaning.
@@ -133,7 +143,9 @@ def data_describe(
 def train_command(
     folder: Folder,
     as_of: AsOf = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed and facts give the same model.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="The same seed and facts give the same model.")
+    ] = 0,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -210,7 +222,7 @@ def models_promote(
         str,
         typer.Option(
             "--minutes",
-            help="Where the approval is written down; must quote the sentence if the model does not beat a one-variable rule.",
+            help="Where the approval is written down; quotes the verdict if the model does not beat a one-variable rule.",
         ),
     ],
 ) -> None:
@@ -230,7 +242,6 @@ def models_champion() -> None:
 
     Example: jifen models champion
     """
-    from data_contracts.errors import UsageError
     from models.registry import champion_version
 
     version = champion_version(home())
@@ -249,6 +260,7 @@ def score_command(
     xlsx: Annotated[
         Path | None, typer.Option("--xlsx", help="Write the limits as a workbook for people as well.")
     ] = None,
+    *,
     as_of: AsOf = None,
     model: Model = None,
     policy_name: Policy = DEFAULT_POLICY,
@@ -258,6 +270,7 @@ def score_command(
     Example: jifen score park --out limits.parquet --csv limits.csv
     """
     from models import progress, views
+    from models.explanation import REFERENCE_ONLY
     from models.scoring_run import score_folder
 
     with progress.working("scoring") as told:
@@ -275,7 +288,9 @@ def score_command(
     console = progress.console()
     console.print(views.summary_table(limits))
     console.print(views.why_zero_table(limits))
-    typer.echo(f"{limits.height:,} decisions in {out}")
+    for sentence in REFERENCE_ONLY:
+        typer.echo(sentence)
+    typer.echo(f"{limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
 
 
 @officer.command("explain")

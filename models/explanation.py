@@ -1,4 +1,4 @@
-"""One decision as a banker reads it: the answer, what the bank must still check, how it came about, why, from which facts."""
+"""One decision as a banker reads it: the answer, what is still to be checked, how it came about, why, and the facts."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,11 @@ TITLES = {
 _STATES = {"complete": ("完整", "green"), "incomplete": ("不完整", "yellow"), "missing": ("缺失", "red")}
 _CLASS_WORDS = ("正常", "关注", "次级", "可疑", "损失")
 _TERMS = (
-    ("可持续销售", "sustainable sales: after concentration, twice the weaker half, as declared", "sustainable_sales_fen"),
+    (
+        "可持续销售",
+        "sustainable sales: after concentration, twice the weaker half, as declared",
+        "sustainable_sales_fen",
+    ),
     ("承载能力", "what sales and tax can carry, before risk and points", "capacity_fen"),
     ("风险与积分调整后", "after the cut for risk and the lift by points", "soft_fen"),
     ("流动资金需求", "need for working capital", "need_fen"),

@@ -1,4 +1,4 @@
-"""Columns from outside the catalogue, for trying: `extra.parquet` or `extra.csv` in a data folder, `uscc` and numbers."""
+"""Columns from outside the catalogue, to try: `extra.parquet` or `extra.csv` in a data folder, `uscc` and numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,7 @@
 """How a pipeline is trained: everything that is chosen, is chosen on rows that the part in question had not seen."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from models.boosting import Curve, Shape, Trees, best_rounds, fit_curve, fit_trees, predicted
-from models.calibration import blend_weight, calibrate
+from models.boosting import Grown, Part, Shape, Trees, fit_trees, grow
+from models.calibration import blend_weight, calibrate, calibrated_loss
 from models.categories import CategoryColumn, cross_fitted
 from models.encoding import Encoder, Floats, Input, fit_encoder
 from models.logistic import Additive, additive, fit_logistic, ridge_of
@@ -24,6 +25,8 @@ Indices = NDArray[np.int64]
 SMALL_ROWS = 1_000
 FEW_DEFAULTS = 100
 FOLDS = 5
+# With this many rows three folds tell as much, in little more than half the time.
+MANY_ROWS, FEWER_FOLDS = 30_000, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Plan:
     form: Form
     constrained: bool
     seed: int
+    folds: int
     repeats: int
     pieces: tuple[int, ...]
     strengths: tuple[float, ...]
@@ -59,9 +63,11 @@ class Sample:
         return matrix
 
 
-SMALL_SHAPES = (Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, columns=0.5, rows=0.8, most_rounds=300),)
+SMALL_SHAPES = (Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, columns=0.5, rows=0.8, most_rounds=400),)
+# From additive-like to greedy: ratios of small firms want small trees, collinear ratios with gaps the greedy ones.
 LARGE_SHAPES = (
-    Shape(leaves=15, depth=5, rate=0.05, fewest_rows=20, ridge=5.0, columns=0.5, rows=0.8, most_rounds=2_000),
+    Shape(leaves=8, depth=3, rate=0.05, fewest_rows=20, ridge=10.0, columns=0.5, rows=0.8, most_rounds=1_600),
+    Shape(leaves=31, depth=-1, rate=0.1, fewest_rows=20, ridge=0.0, columns=1.0, rows=1.0, most_rounds=560),
 )
 
 
@@ -72,8 +78,9 @@ def plan_for(
     few = rows < SMALL_ROWS or min(defaults, rows - defaults) < FEW_DEFAULTS
     chosen: Form = ("small" if few else "large") if form == "auto" else form
     if chosen == "small":
-        return Plan("small", constrained, seed, 2, (1,), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), SMALL_SHAPES, 3)
-    return Plan("large", constrained, seed, 1, (8,), (0.1, 0.3, 1.0, 3.0, 10.0), LARGE_SHAPES, 3)
+        return Plan("small", constrained, seed, FOLDS, 2, (1,), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), SMALL_SHAPES, 3)
+    folds = FOLDS if rows < MANY_ROWS else FEWER_FOLDS
+    return Plan("large", constrained, seed, folds, 1, (4,), (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), LARGE_SHAPES, 2)
 
 
 def fit_pipeline(
@@ -134,15 +141,16 @@ def sample_of(encoder: Encoder, table: pl.DataFrame, defaulted: Flags) -> Sample
 
 def train(sample: Sample, inputs: tuple[Input, ...], plan: Plan) -> Pipeline:
     """Choose by cross-validation, then fit on all rows."""
-    repeats = [stratified_folds(sample.defaulted, _folds(sample), plan.seed + r) for r in range(plan.repeats)]
-    seen = [[sample.seen_from(folds, k) for k in range(int(folds.max()) + 1)] for folds in repeats]
-    pieces, strength, linear = _choose_additive(sample, repeats, seen, plan)
-    shape, rounds, boosted = _choose_boosters(sample, repeats, seen, plan)
+    parts = _parts(sample, plan)
+    pieces, strength, linear = _choose_additive(sample, parts, plan)
+    grown, boosted = _choose_boosters(sample, parts, plan)
     weight = blend_weight(linear, boosted, sample.defaulted)
     out_of_fold = weight * linear + (1 - weight) * boosted
     calibration = calibrate(out_of_fold, sample.defaulted)
-    tuning = Tuning(plan.form, plan.constrained, pieces, strength, shape, rounds, plan.boosters)
-    encoded = sample.seen_from(repeats[0], None)
+    shapes, rounds = tuple(one.shape for one in grown), tuple(one.rounds for one in grown)
+    tuning = Tuning(plan.form, plan.constrained, pieces, strength, shapes, rounds, plan.boosters)
+    folds = stratified_folds(sample.defaulted, _folds(sample, plan), plan.seed)
+    encoded = sample.seen_from(folds, None)
     part = _fit_additive(sample, encoded, terms_of(sample.encoder.features, sample.encoded, pieces), tuning)
     return Pipeline(
         inputs,
@@ -157,35 +165,35 @@ def train(sample: Sample, inputs: tuple[Input, ...], plan: Plan) -> Pipeline:
     )
 
 
-def _folds(sample: Sample) -> int:
+def _folds(sample: Sample, plan: Plan) -> int:
     defaults = int(sample.defaulted.sum())
-    return max(2, min(FOLDS, defaults, sample.defaulted.size - defaults))
+    return max(2, min(plan.folds, defaults, sample.defaulted.size - defaults))
 
 
-def _splits(repeats: list[Indices], seen: list[list[Floats]]) -> Iterator[tuple[Floats, Flags, int]]:
-    """Each held-out part: rows as seen without it, which rows it holds, and its repeat."""
-    for repeat, folds in enumerate(repeats):
-        for fold, matrix in enumerate(seen[repeat]):
-            yield matrix, folds == fold, repeat
+def _parts(sample: Sample, plan: Plan) -> list[Part]:
+    """Every held-out part of every repeat."""
+    found: list[Part] = []
+    for repeat in range(plan.repeats):
+        folds = stratified_folds(sample.defaulted, _folds(sample, plan), plan.seed + repeat)
+        found += [Part(sample.seen_from(folds, k), folds == k, repeat) for k in range(int(folds.max()) + 1)]
+    return found
 
 
-def _choose_additive(
-    sample: Sample, repeats: list[Indices], seen: list[list[Floats]], plan: Plan
-) -> tuple[int, float, Floats]:
+def _choose_additive(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple[int, float, Floats]:
     """The pieces a ramp is cut into and the ridge strength with the least out-of-fold log loss, and those log-odds."""
     label = sample.defaulted.astype(np.float64)
     best: tuple[float, int, float, Floats] | None = None
     for pieces in plan.pieces:
         terms = terms_of(sample.encoder.features, sample.encoded, pieces)
-        found = np.zeros((len(plan.strengths), len(repeats), label.size))
-        for matrix, out, repeat in _splits(repeats, seen):
-            table = design(terms, sample.encoder.features, matrix)
+        found = np.zeros((len(plan.strengths), plan.repeats, label.size))
+        for part in parts:
+            table, out = design(terms, sample.encoder.features, part.encoded), part.held_out
             kept, start = np.ascontiguousarray(table[~out]), None
             # From strong to weak, each fit beginning at the last.
             for index, strength in sorted(enumerate(plan.strengths), key=lambda one: -one[1]):
                 ridge = ridge_of(terms, strength, constrained=plan.constrained)
                 start = fit_logistic(kept, label[~out], ridge, start)
-                found[index, repeat, out] = start[0] + table[out] @ start[1:]
+                found[index, part.repeat, out] = start[0] + table[out] @ start[1:]
         for strength, log_odds in zip(plan.strengths, found, strict=True):
             loss = float(np.mean([log_loss(sample.defaulted, one) for one in log_odds]))
             if best is None or loss < best[0]:
@@ -195,31 +203,16 @@ def _choose_additive(
     return best[1], best[2], best[3]
 
 
-def _choose_boosters(
-    sample: Sample, repeats: list[Indices], seen: list[list[Floats]], plan: Plan
-) -> tuple[Shape, int, Floats]:
-    """The shape of trees and number of rounds with the least out-of-fold log loss, and those log-odds."""
+def _choose_boosters(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple[tuple[Grown, ...], Floats]:
+    """The shapes of trees with the least out-of-fold log loss, one or the mean of two, and their log-odds."""
     columns = tree_columns(sample.encoder.features)
     directions = tree_directions(sample.encoder.features) if plan.constrained else [0] * len(columns)
-    best: tuple[float, Shape, int, Floats] | None = None
-    for shape in plan.shapes:
-        curves: list[Curve] = []
-        parts = list(_splits(repeats, seen))
-        for number, (matrix, out, _) in enumerate(parts):
-            rows = matrix[:, columns]
-            unseen = (rows[out], sample.defaulted[out])
-            curves.append(fit_curve(rows[~out], sample.defaulted[~out], unseen, shape, directions, plan.seed + number))
-        rounds = best_rounds(curves, [int(out.sum()) for _, out, _ in parts])
-        log_odds = np.zeros((len(repeats), sample.defaulted.size))
-        for curve, (matrix, out, repeat) in zip(curves, parts, strict=True):
-            log_odds[repeat, out] = predicted(curve, matrix[out][:, columns], rounds)
-        mean = log_odds.mean(axis=0)
-        loss = log_loss(sample.defaulted, mean)
-        if best is None or loss < best[0]:
-            best = (loss, shape, rounds, mean)
-    if best is None:
-        raise ValueError("a plan without shapes of trees")
-    return best[1], best[2], best[3]
+    seen = [Part(np.ascontiguousarray(part.encoded[:, columns]), part.held_out, part.repeat) for part in parts]
+    grown = [grow(seen, sample.defaulted, shape, directions, plan.seed) for shape in plan.shapes]
+    sets = [(one,) for one in grown] + list(itertools.combinations(grown, 2))
+    scores = [np.mean([one.log_odds for one in chosen], axis=0) for chosen in sets]
+    best = int(np.argmin([calibrated_loss(score, sample.defaulted) for score in scores]))
+    return sets[best], scores[best]
 
 
 def _fit_additive(sample: Sample, encoded: Floats, terms: Sequence[Term], tuning: Tuning) -> Additive:
@@ -233,6 +226,8 @@ def _fit_boosters(sample: Sample, encoded: Floats, tuning: Tuning, seed: int) ->
     directions = tree_directions(sample.encoder.features) if tuning.constrained else [0] * len(columns)
     rows = encoded[:, columns]
     return tuple(
-        fit_trees(rows, sample.defaulted, tuning.shape, directions, rounds=tuning.rounds, seed=seed + index)
-        for index in range(tuning.boosters)
+        fit_trees(rows, sample.defaulted, shape, directions, rounds=rounds, seed=seed + index)
+        for shape, rounds in zip(tuning.shapes, tuning.rounds, strict=True)
+        # Without sampling every seed grows the same trees.
+        for index in range(tuning.boosters if shape.rows < 1.0 or shape.columns < 1.0 else 1)
     )

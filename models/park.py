@@ -5,7 +5,8 @@ from typing import cast
 
 from data_contracts.errors import UsageError
 from data_contracts.samples import park
-from models.sources.writing import FORMATS, Format, replacing, write_folder
+from data_contracts.sources import SOURCES
+from models.sources.writing import FORMATS, Format, refuse_others, replacing, write_folder
 
 TRUTH = "truth.parquet"
 
@@ -20,8 +21,10 @@ def write_park(
     """
     if form not in FORMATS:
         raise UsageError(f"there is no format {form!r}", [f"known: {', '.join(FORMATS)}"])
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_others(folder, SOURCES, cast("Format", form))
     made = park(enterprises, seed, dirty_share=dirty_share)
-    write_folder(made.frames, folder, cast("Format", form))
     with replacing(folder / TRUTH) as beside:
         made.truth.write_parquet(beside, compression="zstd")
+    write_folder(made.frames, folder, cast("Format", form))
     return {name: frame.height for name, frame in made.frames.items()}

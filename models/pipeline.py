@@ -25,20 +25,28 @@ Form = Literal["small", "large"]
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What cross-validation chose; a refit on other rows of the same kind reuses it."""
+    """What cross-validation chose; a refit on other rows of the same kind reuses it.
+
+    Args:
+        pieces: into how many ramps a feature's line is cut.
+        strength: ridge of the additive part.
+        shapes, rounds: of the boosters, one entry a shape.
+        boosters: seeds a shape, where it samples.
+    """
 
     form: Form
     constrained: bool
     pieces: int
     strength: float
-    shape: Shape
-    rounds: int
+    shapes: tuple[Shape, ...]
+    rounds: tuple[int, ...]
     boosters: int
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
         """The choice that `asdict` wrote."""
-        return cls(**{**plain, "shape": Shape(**plain["shape"])})
+        shapes = tuple(Shape(**one) for one in plain["shapes"])
+        return cls(**{**plain, "shapes": shapes, "rounds": tuple(plain["rounds"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,13 @@
-"""Recompute a stored decision and compare it byte for byte."""
+"""Recompute a stored decision and compare it byte for byte.
+
+Beside a limits file NAME.parquet lie NAME.run.json, what its decisions were made with, and features.parquet, the
+feature rows of every limits file in the folder. Each feature row carries its own hash, so that a changed fact is
+noticed even where it would not change the decision.
+"""
 
 import json
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -8,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.errors import ArtefactError, ContractError, ReplayError, UsageError
 from models.artefact import load
@@ -18,10 +26,11 @@ from models.surroundings import code_version, packages, processor
 from scoring.rulebook import parse_rulebook
 
 FEATURES = "features.parquet"
+ROW_HASH = "row_sha256"
+"""Column of the feature file: SHA-256 of the other values of the row."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(BaseModel):
     """What a batch of decisions was made with, besides model and facts: enough to make it again.
 
     Attributes:
@@ -30,10 +39,11 @@ class Run:
         policy_version: hash over the three texts.
         policy, ruleset, size_classes: the texts themselves; no ruleset is None.
         packages, processor, code_version: what the last bits may depend on.
-        features_sha256: of the feature file beside.
     """
 
-    as_of: str
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    as_of: date
     model_version: str
     policy_version: str
     policy: str
@@ -42,7 +52,6 @@ class Run:
     packages: dict[str, str]
     processor: str
     code_version: str
-    features_sha256: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,9 @@ class Replayed:
 def write_decisions(
     decided: Decided, out: Path, *, as_of: date, engine: Engine, texts: tuple[str, str | None, str]
 ) -> None:
-    """Write the limits file, the feature rows and the run beside it; each appears whole or not at all.
+    """Write the limits file, and beside it first the feature rows and the run; each appears whole or not at all.
+
+    Feature rows of other limits files in the folder are kept.
 
     Args:
         decided: what `Engine.decided` gave.
@@ -67,22 +78,27 @@ def write_decisions(
         texts: of policy, ruleset and size classes.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out.parent / FEATURES) as features, replacing(run_file(out)) as run, replacing(out) as limits:
-        decided.features.write_parquet(features, compression="zstd")
-        decided.limits.write_parquet(limits, compression="zstd")
-        record = Run(
-            as_of=as_of.isoformat(),
-            model_version=engine.model.version,
-            policy_version=engine.rulebook.version,
-            policy=texts[0],
-            ruleset=texts[1],
-            size_classes=texts[2],
-            packages=packages(),
-            processor=processor(),
-            code_version=code_version(),
-            features_sha256=sha256(features.read_bytes()).hexdigest(),
+    record = Run(
+        as_of=as_of,
+        model_version=engine.model.version,
+        policy_version=engine.rulebook.version,
+        policy=texts[0],
+        ruleset=texts[1],
+        size_classes=texts[2],
+        packages=packages(),
+        processor=processor(),
+        code_version=code_version(),
+    )
+    rows = decided.features.with_columns(_row_hashes(decided.features))
+    others = _rows_of_other_limits(out, rows["decision_id"])
+    with ExitStack() as whole:
+        # The last one entered is the first to appear: decisions are not seen before what they were made from.
+        limits, run, features = (
+            whole.enter_context(replacing(path)) for path in (out, run_file(out), out.parent / FEATURES)
         )
-        run.write_text(json.dumps(vars(record), ensure_ascii=False, indent=1), encoding="utf-8")
+        decided.limits.write_parquet(limits, compression="zstd")
+        run.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        pl.concat([rows, *others], how="diagonal").write_parquet(features, compression="zstd")
 
 
 def run_file(limits: Path) -> Path:
@@ -97,23 +113,27 @@ def replay(decision_id: str, limits: Path, home: Path) -> Replayed:
         UsageError: no such file or decision.
         ContractError: a file cannot be read as what it should be.
         ArtefactError: the model is gone or changed.
-        ReplayError: it comes out otherwise; says which columns differ, and what differs around it.
+        ReplayError: it comes out otherwise, or its feature row was changed; says what differs, and what is not as it
+            was around it.
     """
-    stored = _row(_table(limits), decision_id)
+    stored = _row(_table(limits, LIMITS), decision_id)
     run = _run(limits)
-    features = limits.parent / FEATURES
-    around = _around(run, features)
-    whole = _row(_table(features), decision_id)
+    around = _around(run)
+    whole = _unchanged(_row(_table(limits.parent / FEATURES, ["decision_id", ROW_HASH]), decision_id))
     folder = models_folder(home) / run.model_version
     if not folder.is_dir():
         raise ArtefactError(
             f"the model {run.model_version} is not under {home}", ["hand the home folder it was kept in: JIFEN_HOME"]
         )
     engine = Engine(load(folder), parse_rulebook(run.policy, run.ruleset, run.size_classes))
-    again = engine.recomputed(whole, date.fromisoformat(run.as_of)).limits
+    again = engine.recomputed(whole, run.as_of).limits
     before, after = row_bytes(stored), row_bytes(again)
     if before != after:
-        differs = [f"{name} differs" for name in LIMITS if stored[name].to_list() != again[name].to_list()]
+        differs = [
+            f"{name}: stored {then[0]}, comes out as {now[0]}"
+            for name in LIMITS
+            if (then := stored[name].to_list()) != (now := again[name].to_list())
+        ]
         raise ReplayError(f"decision {decision_id} comes out otherwise", [*differs, *around])
     return Replayed(decision_id, sha256(after).hexdigest(), again.row(0, named=True))
 
@@ -124,18 +144,57 @@ def row_bytes(row: pl.DataFrame) -> bytes:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str).encode()
 
 
-def _table(path: Path) -> pl.DataFrame:
+def _row_hashes(rows: pl.DataFrame) -> pl.Series:
+    """SHA-256 of each row's names and values; a value that is not there counts like an absent column."""
+    names = sorted(name for name in rows.columns if name != ROW_HASH)
+    hashes = [
+        sha256(
+            json.dumps({name: value for name, value in row.items() if value is not None}, default=str).encode()
+        ).hexdigest()
+        for row in rows.select(names).iter_rows(named=True)
+    ]
+    return pl.Series(ROW_HASH, hashes, dtype=pl.String)
+
+
+def _rows_of_other_limits(out: Path, written: pl.Series) -> list[pl.DataFrame]:
+    """The feature rows in the folder that other limits files there still need."""
+    kept = out.parent / FEATURES
+    others = [
+        path
+        for path in out.parent.iterdir()
+        if path.suffix == out.suffix and run_file(path).is_file() and run_file(path) != run_file(out)
+    ]
+    if not others or not kept.is_file():
+        return []
+    needed = pl.concat([_table(path, ["decision_id"])["decision_id"] for path in others])
+    rows = _table(kept, ["decision_id", ROW_HASH])
+    return [
+        rows.filter(pl.col("decision_id").is_in(needed.implode()) & ~pl.col("decision_id").is_in(written.implode()))
+    ]
+
+
+def _unchanged(row: pl.DataFrame) -> pl.DataFrame:
+    if _row_hashes(row).to_list() != row[ROW_HASH].to_list():
+        raise ReplayError(
+            f"the row of the decision in {FEATURES} was changed after it was written", ["its hash differs"]
+        )
+    return row.drop(ROW_HASH)
+
+
+def _table(path: Path, columns: Iterable[str]) -> pl.DataFrame:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     try:
-        return pl.read_parquet(path)
+        table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ContractError(f"{path.name} is not a readable parquet file", [str(error).splitlines()[0]]) from error
+    missing = [f"there is no column {name}" for name in columns if name not in table.columns]
+    if missing:
+        raise ContractError(f"{path.name} is not a file that jifen score wrote", missing)
+    return table
 
 
 def _row(table: pl.DataFrame, decision_id: str) -> pl.DataFrame:
-    if "decision_id" not in table.columns:
-        raise ContractError("the file holds no decisions", ["there is no column decision_id"])
     found = table.filter(pl.col("decision_id") == decision_id)
     if found.height != 1:
         raise UsageError(f"there is no decision {decision_id} in the file")
@@ -147,20 +206,18 @@ def _run(limits: Path) -> Run:
     if not path.is_file():
         raise UsageError(f"{path.name} is not beside {limits.name}; it names the model and holds the policy")
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ContractError(f"{path.name} is not a run of jifen", [type(error).__name__]) from error
+        return Run.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
+        raise ContractError(f"{path.name} is not a run of jifen", problems) from error
 
 
-def _around(run: Run, features: Path) -> list[str]:
+def _around(run: Run) -> list[str]:
     """What is not as it was when the decision was made."""
     now = {**packages(), "processor": processor(), "jifen": code_version()}
     then = {**run.packages, "processor": run.processor, "jifen": run.code_version}
-    differs = [
+    return [
         f"{name} was {then.get(name)}, is {now.get(name)}"
         for name in sorted(now | then)
         if now.get(name) != then.get(name)
     ]
-    if features.is_file() and sha256(features.read_bytes()).hexdigest() != run.features_sha256:
-        differs.append(f"{features.name} is not the file that was written with the decision")
-    return differs

@@ -43,7 +43,7 @@ def shift(base_rate: float, policy: Policy) -> float:
 
 
 def probability(log_odds: Floats) -> pl.Series:
-    """The logistic function of each log-odds, rounded to whole parts per billion; scalar maths, the same bits anywhere."""
+    """The logistic function of each log-odds, rounded to whole parts per billion, the same bits in any batch."""
     z = pl.Series("pd", log_odds)
     parts = (1.0 / (1.0 + (-z).exp()) * PPB).round().clip(1, PPB - 1)
     # numpy divides each value; polars multiplies long columns by a rounded reciprocal, with other last bits.
@@ -74,7 +74,7 @@ def grade_bounds(oof_log_odds: Floats, defaulted: NDArray[np.bool_], base_rate: 
 
 
 def _merged(obligors: Sequence[int]) -> list[list[int]]:
-    """Runs of neighbouring grades with at least LEAST_OBLIGORS each; what is left at the worst end joins the last run."""
+    """Runs of neighbouring grades with at least LEAST_OBLIGORS each; what is left at the worst end joins the last."""
     runs: list[list[int]] = []
     open_run: list[int] = []
     for grade in range(len(obligors)):
@@ -121,7 +121,7 @@ class Estimator:
         return Estimate(pd, high.alias("pd_hi"))
 
     def risk(self, frame: pl.DataFrame) -> Risk:
-        """All that `scoring.decide` asks of a model; rows that an improvement or a clean reading leaves are not redone."""
+        """All that `scoring.decide` asks of a model; rows that an improvement or a clean reading leaves are kept."""
         now = self.estimate(frame)
         improvements: dict[str, Improvement] = {}
         for group in GROUPS:

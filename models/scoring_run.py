@@ -1,6 +1,7 @@
 """One run of the engine over a data folder: read, check, decide, write."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from models.batch import Engine
 from models.dataset import default_as_of
 from models.extra import read_extra
 from models.registry import champion, models_folder, shown
-from models.replay import write_decisions
+from models.replay import FEATURES, write_decisions
 from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
@@ -68,19 +69,25 @@ def score_folder(
     """Decide on every enterprise of a folder and write the limits; returns them.
 
     Raises:
+        UsageError: a file to write cannot be written; said before any work is done.
         JifenError: a file, model or policy is not fit to be used; nothing is written then.
     """
+    _require_writable([out, *(path for path in (csv, xlsx) if path is not None)])
     served = served_model(home, model)
     texts = _texts(policy)
     engine = Engine(served, parse_rulebook(*texts))
     found = read_folder(folder, on_progress=on_progress)
     day = as_of if as_of is not None else default_as_of(found.sources)
+    on_progress("features")
     decided = engine.decided(
         found.sources,
         day,
         extra=read_extra(folder, _extra_columns(served)),
         on_progress=lambda done, whole: on_progress(f"{done:,} of {whole:,} enterprises"),
     )
+    if decided.limits.height == 0:
+        raise UsageError(f"no enterprise of {folder} is known on {day}", ["name a later day: --as-of"])
+    on_progress("writing")
     write_decisions(decided, out, as_of=day, engine=engine, texts=texts)
     people = decided.limits.with_columns(
         pl.col("conditions", "missing_feeds").list.join(", "),
@@ -125,6 +132,25 @@ def explain_one(
         names_of(found, day)[uscc],
         engine.rulebook.policy,
     )
+
+
+def _require_writable(files: Sequence[Path]) -> None:
+    """Make the folders of files to be written, and refuse what could not be written after all the work."""
+    problems = [f"{path.name} is the name of the feature rows; name another" for path in files if path.name == FEATURES]
+    if len(set(files)) < len(files):
+        problems.append("the same file is named twice")
+    for path in files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problems.append(f"{path.parent}: {error.strerror}")
+            continue
+        if path.is_dir():
+            problems.append(f"{path} is a folder")
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            problems.append(f"{path.parent} may not be written to")
+    if problems:
+        raise UsageError("the limits cannot be written there", problems)
 
 
 def _extra_columns(model: Model) -> list[str]:

@@ -40,7 +40,7 @@ def rate(bp: int) -> str:
 
 def table_of(title: str, *columns: str, right: Sequence[int] = ()) -> Table:
     """An empty table; columns in `right` are aligned to the right and never broken, the others are folded to fit."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1))
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     for place, name in enumerate(columns):
         is_number = place in right
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
@@ -50,13 +50,13 @@ def table_of(title: str, *columns: str, right: Sequence[int] = ()) -> Table:
 def check_table(found: Folder, rules: int = 5) -> Table:
     """Rows read, good and quarantined per source, and the rules that most of the latter broke."""
     table = table_of(
-        "数据检查 Data check", "file", "read", "good", "quarantined", "duplicates", "why", right=(1, 2, 3, 4)
+        "数据检查 Data check", "source", "read", "good", "quarantined", "duplicates", "why", right=(1, 2, 3, 4)
     )
     for report in found.reports.values():
         named = [f"{rule} {count:,}" for rule, count in report.by_rule.items()]
         more = [f"and {len(named) - rules} more rules"] if len(named) > rules else []
         table.add_row(
-            report.file,
+            report.source,
             f"{report.read:,}",
             f"{report.good:,}",
             f"{report.quarantined:,}",
@@ -84,12 +84,13 @@ def contract_table(columns: Sequence[Description]) -> RenderableType:
 
 def feature_table() -> Table:
     """The feature catalogue."""
-    table = table_of("特征目录 Feature catalogue", "feature", "名称", "unit", "safer", "use", "null means", "formula")
+    table = table_of("特征目录 Feature catalogue", "feature", "名称", "unit", "safer", "use", "formula")
     for column in (0, 2, 3, 4):
         table.columns[column].no_wrap = True
     for feature in CATALOGUE.values():
+        null = "" if feature.null == "never null" else f"; null: {feature.null}"
         table.add_row(
-            feature.name, feature.zh, feature.unit, feature.better or "-", feature.use, feature.null, feature.formula
+            feature.name, feature.zh, feature.unit, feature.better or "-", feature.use, feature.formula + null
         )
     return table
 
@@ -117,10 +118,11 @@ def development_view(trained: Trained) -> RenderableType:
     lines = [
         f"loans {rows.size:,}, defaults {int(rows.sum()):,} ({rows.mean():.1%})"
         + "".join(f"; left out {count:,}: {why}" for why, count in trained.dataset.left_out.items() if count),
-        f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; of log loss: {_interval(development, 'log_loss')}",
+        f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; "
+        + f"of log loss: {_interval(development, 'log_loss')}",
         f"certificate: {'holds' if development.certificate.holds else 'DOES NOT HOLD'} "
-        f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
-        f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)",
+        + f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
+        + f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)",
         *(f"warning: {warning}" for warning in trained.warnings),
     ]
     return Group(
@@ -158,8 +160,8 @@ def limits_table(limits: pl.DataFrame, names: Mapping[str, str], rows: int = 15)
     step = max(order.height // rows, 1)
     chosen = order.gather_every(step).head(rows)
     table = table_of(
-        f"参考额度 Reference limits, not offers (CNY; {chosen.height} of {limits.height:,}, evenly from highest to none)",
-        *("企业", "结论", "limit", "if clean", "rate", "PD", "grade", "points", "首要原因 foremost reason"),
+        f"参考额度 Reference limits, not offers (CNY; {chosen.height} of {limits.height:,}, from highest to none)",
+        *("企业", "结论", "limit", "if clean", "rate", "PD", "grade", "points", "首要原因 first reason"),
         right=(2, 3, 4, 5, 7),
     )
     for row in chosen.iter_rows(named=True):
@@ -276,7 +278,7 @@ def policy_view(policy: Policy, version: str) -> RenderableType:
     return Group(table, steps, rules, Text(f"approved by: {policy.approved_by}"))
 
 
-def _settings(node: Any, place: str = "") -> list[tuple[str, dict[str, Any]]]:
+def _settings(node: object, place: str = "") -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(node, dict):
         return []
     if {"value", "unit", "source"} <= node.keys():

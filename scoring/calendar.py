@@ -33,7 +33,7 @@ def month_of(day: pl.Expr) -> pl.Expr:
 
 
 def age_in_months(day: pl.Expr, as_of: date) -> pl.Expr:
-    """How many completed months lie between a day and `as_of`: 0 for the last completed month, -1 for the current one."""
+    """Completed months between a day and `as_of`: 0 for the last completed month, -1 for the current one."""
     return pl.lit(month_number(as_of) - 1, pl.Int32) - month_of(day)
 
 
@@ -49,7 +49,7 @@ def marks_due_until(as_of: date) -> date:
 
 
 def filings_due_until(as_of: date) -> date:
-    """The day up to which tax filings are due by `as_of`: a quarter's end, once one more full calendar month has passed.
+    """The day up to which tax filings are due by `as_of`: a quarter's end, once one more full month has passed.
 
     Small firms file by quarter, within the month after it; the day is the same for every firm, so that neither a late
     nor a withheld filing moves the window.

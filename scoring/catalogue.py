@@ -72,7 +72,7 @@ def _sale(name: str, zh: str, formula: str, group: str = "sales", *, unit: str =
     )
 
 
-def _conduct(name: str, zh: str, unit: str, formula: str, group: str, feed: str, edits: str) -> Feature:
+def _conduct(name: str, zh: str, unit: str, formula: str, *, group: str, feed: str, edits: str) -> Feature:
     return Feature(
         name,
         zh,
@@ -164,45 +164,45 @@ CONDUCT = (
         "近12个月作废红冲占比",
         "bp",
         "min((V + R) / (V + R + P), ½): void, red-letter and valid positive sales of 12 months",
-        "cancelled",
-        "invoices_out_feed",
-        "void or reverse a sale",
+        group="cancelled",
+        feed="invoices_out_feed",
+        edits="void or reverse a sale",
     ),
     _conduct(
         "tax_late_days_24m",
         "近24个月最长逾期申报缴款天数",
         "days",
         "largest late_days of filings whose period ended in the 24 months before as_of",
-        "tax_conduct",
-        "tax_filings_feed",
-        "pay or file earlier",
+        group="tax_conduct",
+        feed="tax_filings_feed",
+        edits="pay or file earlier",
     ),
     _conduct(
         "tax_arrears_fen",
         "当前欠税",
         "fen",
         "Σ arrears_fen over all filings known",
-        "tax_conduct",
-        "tax_filings_feed",
-        "pay arrears",
+        group="tax_conduct",
+        feed="tax_filings_feed",
+        edits="pay arrears",
     ),
     _conduct(
         "social_arrears_12m_fen",
         "近12个月最高社保欠缴",
         "fen",
         "largest arrears_fen of the last 12 months",
-        "social",
-        "social_insurance_feed",
-        "pay contributions",
+        group="social",
+        feed="social_insurance_feed",
+        edits="pay contributions",
     ),
     _conduct(
         "public_records_36m",
         "近36个月负面公共记录数",
         "count",
         "listings, penalties and lawsuits of the last 36 months",
-        "records",
-        "public_records_feed",
-        "drop a listing",
+        group="records",
+        feed="public_records_feed",
+        edits="drop a listing",
     ),
 )
 

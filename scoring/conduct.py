@@ -144,7 +144,8 @@ def working_capital_need(
 
     With turnover days d = 360/n, n = sales or cost over the average balance:
 
-        W   = sales · (1 - margin) · (1 + growth) · (d_inventory + d_receivables - d_payables + d_prepayments - d_advances) / 360
+        cycle = d_inventory + d_receivables - d_payables + d_prepayments - d_advances
+        W   = sales · (1 - margin) · (1 + growth) · cycle / 360
         new = W - own funds - existing working-capital loans - other funds
 
     computed as an exact fraction. A cycle that is not positive is financed by suppliers: both are 0. Balances are

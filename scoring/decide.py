@@ -17,7 +17,7 @@ from scoring.score import PPB, grade, parts_per_billion, score
 
 @dataclass(frozen=True)
 class Estimate:
-    """Default probabilities of the rows of one frame, Float64 in [0, 1]: `pd` prices, `pd_hi` (never below it) sizes."""
+    """Default probabilities of the rows of a frame, Float64 in [0, 1]: `pd` prices, `pd_hi` (never below it) sizes."""
 
     pd: pl.Series
     pd_hi: pl.Series

@@ -114,10 +114,7 @@ def _reconciled(marks: pl.DataFrame, rows: pl.DataFrame, source: Source) -> pl.D
     amount = pl.col(source.total_of) if source.total_of is not None else pl.lit(None, pl.Int64)
     versions = rows.select("uscc", *[name for name in source.key if name != "uscc"], "known_on", amount.alias("amount"))
     spoken = marks.select("uscc", "mark", "period_from", "period_to", marked_on="known_on")
-    if happened is None:
-        pairs = versions.join(spoken, on="uscc")
-    else:
-        pairs = _in_period(versions, spoken, happened)
+    pairs = versions.join(spoken, on="uscc") if happened is None else _in_period(versions, spoken, happened)
     pairs = latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))
     found = pairs.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
     return (

@@ -1,4 +1,4 @@
-"""The fingerprint of the facts that a decision may have looked at: SHA-256 over them, sorted, so order never matters."""
+"""The fingerprint of the facts that a decision may have looked at: SHA-256 over them, sorted."""
 
 from collections.abc import Sequence
 from datetime import date

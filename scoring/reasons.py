@@ -43,7 +43,7 @@ GROUPS = (
 )
 """The groups that cost a firm limit. Scope, debts, need and feeds speak through rules and bounds instead."""
 
-References = Mapping[str, Sequence[int]]
+References = Mapping[str, Sequence[float]]
 """Rising reference values of each model input, from the model's training data (deciles)."""
 
 GATES = {
@@ -62,7 +62,7 @@ def improved(frame: pl.DataFrame, group: Group, references: References, policy: 
     if group.name == "points":
         return _points_improved(frame, policy)
     changes = [
-        _next_better(feature.name, feature.better == "more", references.get(feature.name, ()))
+        _next_better(feature.name, references.get(feature.name, ()), more=feature.better == "more")
         for feature in MODEL_INPUTS
         if feature.group == group.name
     ]
@@ -76,14 +76,14 @@ def improved(frame: pl.DataFrame, group: Group, references: References, policy: 
     return after
 
 
-def _next_better(name: str, more: bool, references: Sequence[int]) -> pl.Expr:
+def _next_better(name: str, references: Sequence[float], *, more: bool) -> pl.Expr:
     value = pl.col(name)
     ordered = sorted(references, reverse=more)
     chain = pl.when(pl.lit(value=False)).then(value)
     # Best first: the last branch that still holds is the nearest better one, so the nearest must be asked first.
     for reference in reversed(ordered):
         better = value < reference if more else value > reference
-        chain = chain.when(better | value.is_null()).then(pl.lit(reference, pl.Int64))
+        chain = chain.when(better | value.is_null()).then(pl.lit(int(reference), pl.Int64))
     return chain.otherwise(value).alias(name)
 
 
@@ -101,8 +101,10 @@ def _points_improved(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
 def reasons_json(
     policy: Policy, answers: pl.DataFrame, binding: pl.Series, limit_fen: pl.Series, gains_fen: Mapping[str, pl.Series]
 ) -> pl.Series:
-    """One JSON list per row: `{code, cny, zh, en}`, rules that stand in the way, what bound the
-    limit, the groups by CNY, and the conditions that the bank must still clear.
+    """One JSON list of `{code, cny, zh, en}` per row.
+
+    Rules that stand in the way come first, then what bound the limit, the groups by CNY, and the conditions that the
+    bank must still clear.
 
     Args:
         policy: whose rules were put.

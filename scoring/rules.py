@@ -20,7 +20,7 @@ _NODES = frozenset({"BinaryExpr", "Column", "Literal", "Function", "Ternary", "C
 _OPERATORS = frozenset(
     {"Eq", "EqValidity", "NotEq", "NotEqValidity", "Lt", "LtEq", "Gt", "GtEq", "And", "Or", "Plus", "Minus", "Multiply"}
 )
-_FUNCTIONS = frozenset({"Coalesce", "Abs", "IsNull", "IsNotNull", "IsIn", "Not"})
+_FUNCTIONS = frozenset({"Coalesce", "Abs", "IsNull", "IsNotNull", "IsIn", "Not", "Mul", "Add", "Sub"})
 _MOST_CHARACTERS = 2_000
 _MOST_GRID = 20_000
 
@@ -147,7 +147,7 @@ def _function_name(function: object) -> str:
     """`{"Sql": {"IsIn": …}}` is IsIn, `"Coalesce"` is Coalesce."""
     while isinstance(function, dict) and function:
         kind, inside = next(iter(function.items()))
-        if kind not in {"Boolean", "Sql"}:
+        if kind not in {"Boolean", "Sql", "Binary"}:
             return kind if kind != "StringExpr" else f"text function {_function_name(inside)}"
         function = inside
     return str(function)

@@ -7,7 +7,7 @@ import polars as pl
 from scoring.policy import BP, Grades
 
 PPB = 1_000_000_000
-"""Probabilities are held as whole parts per billion before policy looks at them, so that no threshold compares floats."""
+"""Policy looks at probabilities in whole parts per billion, so that no threshold compares floats."""
 LEAST_PPB = 1
 MOST_PPB = PPB - 1
 
@@ -40,7 +40,7 @@ def grade(pd_ppb: pl.Expr, grades: Grades) -> pl.Expr:
 
 
 def tax_multiple_bp(pd_ppb: pl.Expr, grades: Grades) -> pl.Expr:
-    """m of the grade, in bp: 10,000 is once the yearly tax."""
+    """The multiple m of the grade, in bp: 10,000 is once the yearly tax."""
     return _by_band(pd_ppb, grades, [band.tax_multiple_bp for band in grades.bands], pl.Int64())
 
 

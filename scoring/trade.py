@@ -193,7 +193,7 @@ def cancelled_share(out: Ledger, firms: int) -> Amounts:
 
 
 def by_partner(side: Ledger) -> pl.DataFrame:
-    """Per firm and partner: `net` of twelve months, `prior` of the twelve before, `raw` of twelve before U is taken off.
+    """Per firm and partner: `net` of twelve months, `prior` of the twelve before, `raw` of twelve without U.
 
     A partner's own unlinked red letters come off its net, so a wash pair inside one partner changes nothing.
     """
@@ -220,12 +220,12 @@ def by_partner(side: Ledger) -> pl.DataFrame:
     )
 
 
-def partner_features(out: Ledger, partners: pl.DataFrame, firms: int) -> dict[str, Amounts]:
+def partner_features(out: Ledger, partners: pl.DataFrame, firms: int) -> dict[str, pl.Series]:
     """Breadth and concentration of buyers: name -> (firms,).
 
-    With S the sales of twelve months less U, and T the sum over the k largest buyers before U, the concentration-adjusted
-    sales are (S - ½·(T - S/2)⁺)⁺; the deduction is rounded up, against the firm. U comes off S inside the deduction too:
-    otherwise a wash pair with a small buyer would lower the deduction and help.
+    With S the sales of twelve months less U, and T the sum over the k largest buyers before U, the
+    concentration-adjusted sales are (S - ½·(T - S/2)⁺)⁺; the deduction is rounded up, against the firm. U comes off S
+    inside the deduction too: otherwise a wash pair with a small buyer would lower the deduction and help.
     """
     per_firm = partners.group_by("firm").agg(
         total=pl.col("raw").sum(),

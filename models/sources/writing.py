@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -52,14 +52,27 @@ def write_folder(frames: Mapping[str, pl.DataFrame], folder: Path, form: Format 
         UsageError: the folder holds other source files, which would mix with these.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{name}.{form}" for name in frames}
-    others = sorted(f"{name}.{ending}" for name in SOURCES for ending in FORMATS)
-    mixed = [name for name in others if name not in names and (folder / name).exists()]
+    refuse_others(folder, frames, form)
+    with ExitStack() as whole:
+        # `enterprises`, without which a folder is refused, goes first and comes back last: a mixture of old and new
+        # files, as an end between two renames leaves it, is never taken for a park.
+        first = {name: frame for name, frame in frames.items() if name == "enterprises"}
+        for name, frame in (first | dict(frames)).items():
+            write_frame(frame, whole.enter_context(replacing(folder / f"{name}.{form}")), form)
+        (folder / f"enterprises.{form}").unlink(missing_ok=True)
+
+
+def refuse_others(folder: Path, names: Iterable[str], form: Format) -> None:
+    """Refuse to write source files beside others that they would not replace.
+
+    Raises:
+        UsageError: the folder holds other source files, which would mix with these.
+    """
+    written = {f"{name}.{form}" for name in names}
+    there = sorted(f"{name}.{ending}" for name in SOURCES for ending in FORMATS)
+    mixed = [name for name in there if name not in written and (folder / name).exists()]
     if mixed:
         raise UsageError(f"{folder} already holds other source files; name an empty folder", mixed)
-    with ExitStack() as whole:
-        for name, frame in frames.items():
-            write_frame(frame, whole.enter_context(replacing(folder / f"{name}.{form}")), form)
 
 
 def write_frame(frame: pl.DataFrame, path: Path, form: Format) -> None:

@@ -202,7 +202,9 @@ def test_a_trained_pipeline_is_certified_in_all_its_parts(pipeline: Pipeline) ->
 def broken(pipeline: Pipeline) -> dict[str, Pipeline]:
     """The pipeline with one promise broken at a time, by the part that breaks it."""
     signs = pipeline.additive.coefficients
-    signed = next(i for i, term in enumerate(pipeline.additive.terms) if pipeline.encoder.features[term.feature].direction)
+    signed = next(
+        i for i, term in enumerate(pipeline.additive.terms) if pipeline.encoder.features[term.feature].direction
+    )
     negative = (*signs[:signed], -0.1, *signs[signed + 1 :])
     first = pipeline.encoder.columns[0]
     assert isinstance(first, NumberColumn)

@@ -102,7 +102,11 @@ def test_a_refit_keeps_what_was_chosen_and_learns_from_other_rows(pipeline: Pipe
     table, defaulted = firms(400, seed=9)
     member = refitted(pipeline, table, defaulted, seed=5)
     assert member.encoder is pipeline.encoder
-    assert (member.tuning, member.weight, member.calibration) == (pipeline.tuning, pipeline.weight, pipeline.calibration)
+    assert (member.tuning, member.weight, member.calibration) == (
+        pipeline.tuning,
+        pipeline.weight,
+        pipeline.calibration,
+    )
     assert member.additive.coefficients != pipeline.additive.coefficients
     assert auc(defaulted, member.log_odds(table)) > 0.7
 

@@ -136,7 +136,7 @@ def statements(**changes: Any) -> list[dict[str, Any]]:
 
 
 def test_the_need_follows_from_audited_statements() -> None:
-    """The sheet of domain/products_and_limits.md §4: new loan 4,187.61 in units of 10,000 CNY, rounded down to the fen."""
+    """The worked sheet of a bank: a new loan of 4,187.61 in units of 10,000 CNY."""
     need = row(financial_statements=statements(audited=True))["working_capital_need_fen"]
     assert need // 1_000_000 * 1_000_000 // 10_000 == 418_700
     assert abs(need - 4_187_610_000) < 10_000
