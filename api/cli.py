@@ -1,7 +1,6 @@
 """The program `jifen`: the risk officer's commands and the demonstration."""
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from typer.core import TyperGroup
 
 from data_contracts.errors import JifenError
 from models.cli import MOST_SEED, home, officer
+from models.surroundings import code_version
 
 NAMED_WRONGLY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 """A file or folder that the caller named and that cannot be read or written: bad usage; else the disk failed."""
@@ -18,7 +18,7 @@ NAMED_WRONGLY = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADire
 class Program(TyperGroup):
     """Turns what the world did wrong into one clear message and the exit code of its kind; no traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # noqa: ANN401  (what the command gives)
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (typer keeps the type of its context to itself)
         """Run the command; exit 0 ok, 1 failed check, 2 bad usage, 3 bad data."""
         try:
             return super().invoke(ctx)
@@ -45,7 +45,7 @@ app.add_typer(officer)
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001  (how typer hands a flag to its callback)
     if asked:
-        typer.echo(f"jifen {version('jifen')}")
+        typer.echo(f"jifen {code_version()}")
         raise typer.Exit
 
 

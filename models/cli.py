@@ -222,7 +222,7 @@ def models_promote(
         str,
         typer.Option(
             "--minutes",
-            help="Where the approval is written down; quotes the verdict if the model does not beat a one-variable rule.",
+            help="Where the approval is written down; quotes the verdict on a model that does not beat a simple rule.",
         ),
     ],
 ) -> None:

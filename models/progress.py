@@ -1,7 +1,7 @@
 """The terminal while long work runs: where tables go, a spinner for one step, bars for training."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,7 +19,7 @@ def console(*, errors: bool = False) -> Console:
 
 
 @contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
+def working(what: str) -> Generator[Callable[[str], None]]:
     """A spinner on the error stream while a step runs; what it is told is shown beside it."""
     errors = console(errors=True)
     with errors.status(what) as status:
@@ -31,7 +31,7 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def steps() -> Iterator[tuple[Callable[[int, int], None], Callable[[str, int, int], None]]]:
+def steps() -> Generator[tuple[Callable[[int, int], None], Callable[[str, int, int], None]]]:
     """Two progress bars on the error stream: days of features, and steps of development."""
     with Progress(
         TextColumn("{task.description}"),

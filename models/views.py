@@ -118,11 +118,15 @@ def development_view(trained: Trained) -> RenderableType:
     lines = [
         f"loans {rows.size:,}, defaults {int(rows.sum()):,} ({rows.mean():.1%})"
         + "".join(f"; left out {count:,}: {why}" for why, count in trained.dataset.left_out.items() if count),
-        f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; "
-        + f"of log loss: {_interval(development, 'log_loss')}",
-        f"certificate: {'holds' if development.certificate.holds else 'DOES NOT HOLD'} "
-        + f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
-        + f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)",
+        (
+            f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; "
+            f"of log loss: {_interval(development, 'log_loss')}"
+        ),
+        (
+            f"certificate: {'holds' if development.certificate.holds else 'DOES NOT HOLD'} "
+            f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
+            f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)"
+        ),
         *(f"warning: {warning}" for warning in trained.warnings),
     ]
     return Group(
