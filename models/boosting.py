@@ -25,7 +25,16 @@ PATIENCE = 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Settings of a booster that change what it learns."""
+    """Settings of a booster that change what it learns.
+
+    Args:
+        rate: learning rate.
+        fewest_rows: a leaf holds at least so many.
+        ridge: of leaf values.
+        columns, rows: shares drawn for each tree.
+        smooth: pull of a leaf towards its parent, in rows.
+        extra: whether splits are tried at one random threshold a feature.
+    """
 
     leaves: int
     depth: int
@@ -37,6 +46,11 @@ class Shape:
     most_rounds: int
     smooth: float = 0.0
     extra: bool = False
+
+    @property
+    def sampled(self) -> bool:
+        """Whether another seed grows other trees."""
+        return self.extra or self.rows < 1.0 or self.columns < 1.0
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,11 @@ class Sample:
 
 
 SMALL_SHAPES = (Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, columns=0.5, rows=0.8, most_rounds=400),)
-# From additive-like to greedy: ratios of small firms want small trees, collinear ratios with gaps the greedy ones.
+# From cautious to greedy: few rows and many rows want different trees, and collinear ratios with gaps the greediest.
 LARGE_SHAPES = (
     Shape(leaves=8, depth=3, rate=0.05, fewest_rows=20, ridge=10.0, columns=0.5, rows=0.8, most_rounds=1_600),
-    Shape(leaves=31, depth=-1, rate=0.1, fewest_rows=20, ridge=0.0, columns=1.0, rows=1.0, most_rounds=560),
+    Shape(leaves=31, depth=-1, rate=0.05, fewest_rows=5, ridge=1.0, columns=1.0, rows=1.0, most_rounds=1_600, extra=True),
+    Shape(leaves=31, depth=-1, rate=0.1, fewest_rows=20, ridge=0.0, columns=1.0, rows=1.0, most_rounds=560, smooth=10.0),
 )
 
 
@@ -204,12 +205,12 @@ def _choose_additive(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple
 
 
 def _choose_boosters(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple[tuple[Grown, ...], Floats]:
-    """The shapes of trees with the least out-of-fold log loss, one or the mean of two, and their log-odds."""
+    """The shapes of trees with the least out-of-fold log loss, one or the mean of several, and their log-odds."""
     columns = tree_columns(sample.encoder.features)
     directions = tree_directions(sample.encoder.features) if plan.constrained else [0] * len(columns)
     seen = [Part(np.ascontiguousarray(part.encoded[:, columns]), part.held_out, part.repeat) for part in parts]
     grown = [grow(seen, sample.defaulted, shape, directions, plan.seed) for shape in plan.shapes]
-    sets = [(one,) for one in grown] + list(itertools.combinations(grown, 2))
+    sets = [chosen for size in range(1, len(grown) + 1) for chosen in itertools.combinations(grown, size)]
     scores = [np.mean([one.log_odds for one in chosen], axis=0) for chosen in sets]
     best = int(np.argmin([calibrated_loss(score, sample.defaulted) for score in scores]))
     return sets[best], scores[best]
@@ -229,5 +230,5 @@ def _fit_boosters(sample: Sample, encoded: Floats, tuning: Tuning, seed: int) ->
         fit_trees(rows, sample.defaulted, shape, directions, rounds=rounds, seed=seed + index)
         for shape, rounds in zip(tuning.shapes, tuning.rounds, strict=True)
         # Without sampling every seed grows the same trees.
-        for index in range(tuning.boosters if shape.rows < 1.0 or shape.columns < 1.0 else 1)
+        for index in range(tuning.boosters if shape.sampled else 1)
     )

@@ -1,0 +1,93 @@
+"""A small town on disk, made once a test run by the program itself: a park, a champion, a challenger, limits."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+from typer.testing import CliRunner, Result
+
+from api.cli import app
+
+FIRMS, SEED = 200, 3
+
+
+@dataclass(frozen=True)
+class Ground:
+    """`root` holds `park`, `home` (JIFEN_HOME) and `limits.parquet`; nobody may write to it."""
+
+    root: Path
+    champion: str
+    challenger: str
+
+    @property
+    def park(self) -> Path:
+        return self.root / "park"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def limits(self) -> pl.DataFrame:
+        return pl.read_parquet(self.root / "limits.parquet")
+
+    @property
+    def best(self) -> dict[str, object]:
+        """The decision with the highest limit."""
+        return self.limits.sort("limit_fen", "uscc").row(-1, named=True)
+
+    def copy(self, folder: Path) -> "Ground":
+        """The same town in an empty folder, for a test that changes it."""
+        shutil.copytree(self.root, folder, dirs_exist_ok=True)
+        return Ground(folder, self.champion, self.challenger)
+
+
+def run(home: Path, *words: str | Path) -> Result:
+    """The program in this process, without a terminal."""
+    environment = {"JIFEN_HOME": str(home), "COLUMNS": "100", "TERM": "dumb"}
+    return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+
+def done(home: Path, *words: str | Path) -> str:
+    """What a command prints; it must end well."""
+    result = run(home, *words)
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return result.output
+
+
+def started(home: Path, words: Sequence[str | Path], **more: str) -> subprocess.Popen[str]:
+    """The program in a process of its own."""
+    script = "import sys; from api.cli import app; sys.argv[0] = 'jifen'; app()"
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, words)],
+        env={**os.environ, "JIFEN_HOME": str(home), "PYTHONPATH": str(root), "POLARS_MAX_THREADS": "2", **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@cache
+def ground() -> Ground:
+    """The town."""
+    root = Path(tempfile.mkdtemp(prefix="jifen-ground-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    park, home = root / "park", root / "home"
+    done(home, "data", "sample", park, "--enterprises", str(FIRMS), "--seed", str(SEED))
+    versions = [
+        done(home, "train", park, "--trials", "1", "--seed", str(seed)).split("challenger ")[-1].strip()
+        for seed in (0, 1)
+    ]
+    minutes = "test minutes: it beats, does not beat, cannot tell, not compared"
+    done(home, "models", "promote", versions[0], "--minutes", minutes)
+    done(home, "score", park, "--out", root / "limits.parquet")
+    return Ground(root, versions[0], versions[1])
