@@ -172,7 +172,13 @@ def save(home: Path, parts: Parts) -> Path:
         for name, text in {**texts, _MANIFEST: manifest}.items():
             _write(aside / name, text)
         _flush(aside)
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:
+            # Another training of the same model was quicker.
+            if not folder.is_dir():
+                raise
+            _raise_if(folder, _changed(folder))
         _flush(home)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

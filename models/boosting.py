@@ -57,7 +57,7 @@ class Shape:
 class Trees:
     """One booster, kept as its text; predictions come from the text as it is stored, not from the trainer's memory."""
 
-    text: str
+    text: str = field(repr=False)
     booster: lgb.Booster = field(compare=False, repr=False)
 
     @classmethod
@@ -91,7 +91,8 @@ def _parameters(shape: Shape, directions: Sequence[int], seed: int, threads: int
         "min_data_in_leaf": shape.fewest_rows,
         "min_sum_hessian_in_leaf": 1e-3,
         "lambda_l2": shape.ridge,
-        "path_smooth": shape.smooth,
+        # Smoothing is applied after the constraints and breaks them (LightGBM 4.7.0; the certificate found it).
+        "path_smooth": 0.0 if any(directions) else shape.smooth,
         "extra_trees": shape.extra,
         "feature_fraction": shape.columns,
         "bagging_fraction": shape.rows,

@@ -13,6 +13,7 @@ from rich.text import Text
 from models.views import OUTCOMES, cny, percent, rate, table_of
 from scoring.catalogue import CATALOGUE, FEEDS, SEEN, Feature
 from scoring.conduct import FIVE_CLASSES, RATING_LEVELS
+from scoring.eligibility import INELIGIBLE, REFER
 from scoring.limit import BOUNDS, MOST_FEN
 from scoring.policy import Policy
 from scoring.reasons import GATES, GROUPS
@@ -42,6 +43,11 @@ TITLES = {
 """Group of features → its heading, in the order of the page."""
 
 _STATES = {"complete": ("完整", "green"), "incomplete": ("不完整", "yellow"), "missing": ("缺失", "red")}
+_MARKS = {
+    INELIGIBLE: Text("不符合 bars", style="red"),
+    REFER: Text("转人工 to a person", style="yellow"),
+    "condition": Text("银行核实 bank checks", style="cyan"),
+}
 _CLASS_WORDS = ("正常", "关注", "次级", "可疑", "损失")
 _TERMS = (
     (
@@ -68,7 +74,7 @@ def explanation(
 ) -> RenderableType:
     """The whole page; it fits 100 columns and uses more where there are more."""
     reasons: list[dict[str, Any]] = json.loads(limit["reasons"])
-    parts = [_answer(limit, name, policy), _checks(limit, reasons, policy), _ways(reasons, policy)]
+    parts = [_answer(limit, name, policy), _checks(reasons, policy), _ways(reasons, policy)]
     return Group(
         *(part for part in parts if part is not None),
         _terms(limit, terms),
@@ -110,17 +116,20 @@ def _answer(limit: Mapping[str, Any], name: str, policy: Policy) -> Panel:
     return Panel(Group(grid, Text("\n".join(REFERENCE_ONLY), style="italic")), title=title, title_align="left")
 
 
-def _checks(limit: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]], policy: Policy) -> Table | None:
-    """What bars the way and what the bank must still check, each in words; None where there is nothing."""
+def _checks(reasons: Sequence[Mapping[str, Any]], policy: Policy) -> Table | None:
+    """What bars the way, what a person must look at, what the bank must still check; None where there is nothing."""
     rules = {rule.code: rule for rule in policy.rules}
     table = table_of("障碍与待核实 What stands in the way or is still to be checked", "", "原因", "reason")
     for reason in reasons:
         rule = rules.get(reason["code"])
         if rule is None:
             continue
-        is_condition = rule.condition in limit["conditions"] and reason["zh"] == rule.unknown.zh
-        mark = Text("银行核实 bank checks", style="cyan") if is_condition else Text("障碍 bars", style="red")
-        table.add_row(mark, reason["zh"], Text.assemble(reason["en"], (f"  {reason['code']}", "dim")))
+        told = reason["zh"] == rule.failed.zh
+        table.add_row(
+            _MARKS[rule.on_fail if told else rule.on_unknown],
+            reason["zh"],
+            Text.assemble(reason["en"], (f"  {reason['code']}", "dim")),
+        )
     return table if table.row_count else None
 
 

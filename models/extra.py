@@ -6,18 +6,24 @@ from pathlib import Path
 import polars as pl
 
 from data_contracts.errors import ContractError
+from scoring.catalogue import CATALOGUE, SEEN
 
 FILES = ("extra.parquet", "extra.csv")
+_OWN = frozenset(
+    {"uscc", "loan_id", "opened_on", "seen_on", "defaults", "defaulted", "decision_id", "asked_fen", "input_hash"}
+)
 
 
 def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     """`uscc` and the columns named, as Float64; None where none is named.
 
     Raises:
-        ContractError: no such file, a column is missing or not a number, or an enterprise stands twice.
+        ContractError: no such file, a column is missing, not a number or named like one of the program's own, or an
+            enterprise stands twice.
     """
     if not names:
         return None
+    names = list(dict.fromkeys(names))
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
         raise ContractError(
@@ -31,6 +37,7 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     problems += [
         f"{name} is not a number" for name in names if name in table.columns and not _number(table[name].dtype)
     ]
+    problems += [f"the name {name} is taken by a column of the program; rename it" for name in names if _taken(name)]
     if "uscc" in table.columns and table["uscc"].is_duplicated().any():
         problems.append("an enterprise stands twice")
     if problems:
@@ -40,3 +47,7 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
 
 def _number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype == pl.Boolean()
+
+
+def _taken(name: str) -> bool:
+    return name in CATALOGUE or name in _OWN or name.endswith((SEEN, "_sha256", "_ppb"))

@@ -67,8 +67,12 @@ SMALL_SHAPES = (Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, co
 # From cautious to greedy: few rows and many rows want different trees, and collinear ratios with gaps the greediest.
 LARGE_SHAPES = (
     Shape(leaves=8, depth=3, rate=0.05, fewest_rows=20, ridge=10.0, columns=0.5, rows=0.8, most_rounds=1_600),
-    Shape(leaves=31, depth=-1, rate=0.05, fewest_rows=5, ridge=1.0, columns=1.0, rows=1.0, most_rounds=1_600, extra=True),
-    Shape(leaves=31, depth=-1, rate=0.1, fewest_rows=20, ridge=0.0, columns=1.0, rows=1.0, most_rounds=560, smooth=10.0),
+    Shape(
+        leaves=31, depth=-1, rate=0.05, fewest_rows=5, ridge=1.0, columns=1.0, rows=1.0, most_rounds=1_600, extra=True
+    ),
+    Shape(
+        leaves=31, depth=-1, rate=0.1, fewest_rows=20, ridge=0.0, columns=1.0, rows=1.0, most_rounds=560, smooth=10.0
+    ),
 )
 
 
@@ -81,7 +85,17 @@ def plan_for(
     if chosen == "small":
         return Plan("small", constrained, seed, FOLDS, 2, (1,), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), SMALL_SHAPES, 3)
     folds = FOLDS if rows < MANY_ROWS else FEWER_FOLDS
-    return Plan("large", constrained, seed, folds, 1, (4,), (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), LARGE_SHAPES, 2)
+    return Plan(
+        "large",
+        constrained,
+        seed,
+        folds,
+        1,
+        (4 if rows < MANY_ROWS else 12,),
+        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        LARGE_SHAPES,
+        2,
+    )
 
 
 def fit_pipeline(
@@ -145,7 +159,7 @@ def train(sample: Sample, inputs: tuple[Input, ...], plan: Plan) -> Pipeline:
     parts = _parts(sample, plan)
     pieces, strength, linear = _choose_additive(sample, parts, plan)
     grown, boosted = _choose_boosters(sample, parts, plan)
-    weight = blend_weight(linear, boosted, sample.defaulted)
+    weight = blend_weight(linear, boosted, sample.defaulted) if grown else 1.0
     out_of_fold = weight * linear + (1 - weight) * boosted
     calibration = calibrate(out_of_fold, sample.defaulted)
     shapes, rounds = tuple(one.shape for one in grown), tuple(one.rounds for one in grown)
@@ -207,6 +221,8 @@ def _choose_additive(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple
 def _choose_boosters(sample: Sample, parts: Sequence[Part], plan: Plan) -> tuple[tuple[Grown, ...], Floats]:
     """The shapes of trees with the least out-of-fold log loss, one or the mean of several, and their log-odds."""
     columns = tree_columns(sample.encoder.features)
+    if not columns:
+        return (), np.zeros(sample.defaulted.size)
     directions = tree_directions(sample.encoder.features) if plan.constrained else [0] * len(columns)
     seen = [Part(np.ascontiguousarray(part.encoded[:, columns]), part.held_out, part.repeat) for part in parts]
     grown = [grow(seen, sample.defaulted, shape, directions, plan.seed) for shape in plan.shapes]

@@ -122,22 +122,25 @@ class Estimator:
 
     def risk(self, frame: pl.DataFrame) -> Risk:
         """All that `scoring.decide` asks of a model; rows that an improvement or a clean reading leaves are kept."""
-        now = self.estimate(frame)
-        improvements: dict[str, Improvement] = {}
-        for group in GROUPS:
-            after = improved(frame, group, self._model.references, self._policy)
-            improvements[group.name] = Improvement(after, self._changed(frame, after, now))
-        return Risk(now, self._changed(frame, taken_at_their_word(frame), now), improvements)
+        readings = [taken_at_their_word(frame)]
+        readings += [improved(frame, group, self._model.references, self._policy) for group in GROUPS]
+        now, clean, *better = self._estimates(frame, readings)
+        groups = zip(GROUPS, readings[1:], better, strict=True)
+        return Risk(now, clean, {group.name: Improvement(after, found) for group, after, found in groups})
 
-    def _changed(self, before: pl.DataFrame, after: pl.DataFrame, known: Estimate) -> Estimate:
+    def _estimates(self, frame: pl.DataFrame, readings: Sequence[pl.DataFrame]) -> list[Estimate]:
+        """The estimate of a frame and of other readings of it, in one pass over the rows that differ from the frame."""
         names = [one.name for one in self._model.inputs]
-        left, right = before.select(names), after.select(names)
-        moved = pl.DataFrame([left[name].ne_missing(right[name]).alias(name) for name in names])
-        rows = moved.select(pl.any_horizontal(pl.all())).to_series().arg_true()
-        if rows.len() == 0:
-            return known
-        found = self.estimate(after[rows])
-        return Estimate(known.pd.clone().scatter(rows, found.pd), known.pd_hi.clone().scatter(rows, found.pd_hi))
+        before = frame.select(names)
+        after = pl.concat([reading.select(names) for reading in readings], rechunk=True)
+        known = pl.concat([before] * len(readings), rechunk=True).select(pl.all().name.prefix("before "))
+        differs = (pl.col(name).ne_missing(pl.col(f"before {name}")) for name in names)
+        rows = after.hstack(known).select(pl.any_horizontal(differs)).to_series().arg_true()
+        found = self.estimate(pl.concat([before, after[rows]]))
+        # Where the estimate of each row stands: among the frame's own, or behind them where the reading differs.
+        places = np.tile(np.arange(frame.height), (1 + len(readings), 1))
+        places[1:].reshape(-1)[rows.to_numpy()] = frame.height + np.arange(rows.len())
+        return [Estimate(found.pd.gather(row), found.pd_hi.gather(row)) for row in places]
 
 
 def bounds_by_grade(bounds: Sequence[float], policy: Policy) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import xlsxwriter
+from xlsxwriter.exceptions import FileCreateError
 
 from data_contracts.errors import UsageError
 from models import rulebooks
@@ -97,8 +98,7 @@ def score_folder(
         with replacing(csv) as beside:
             people.write_csv(beside, include_bom=True)
     if xlsx is not None:
-        with replacing(xlsx) as beside, xlsxwriter.Workbook(beside) as book:
-            people.write_excel(book, worksheet="limits")
+        _write_workbook(people, xlsx)
     return decided.limits
 
 
@@ -132,6 +132,15 @@ def explain_one(
         names_of(found, day)[uscc],
         engine.rulebook.policy,
     )
+
+
+def _write_workbook(table: pl.DataFrame, path: Path) -> None:
+    with replacing(path) as beside:
+        try:
+            with xlsxwriter.Workbook(beside) as book:
+                table.write_excel(book, worksheet="limits")
+        except FileCreateError as error:
+            raise OSError(*error.args[0].args, str(path)) from error
 
 
 def _require_writable(files: Sequence[Path]) -> None:

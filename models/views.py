@@ -248,6 +248,8 @@ def policy_view(policy: Policy, version: str) -> RenderableType:
     for place, setting in _settings(policy.model_dump()):
         table.add_row(place, f"{setting['value']:,}", setting["unit"], setting["source"], setting["why"])
     rules = table_of("规则 Rules", "code", "kind", "passes", "fails", "cannot tell", "evidence", "source")
+    for table_with_names in (table, rules):
+        table_with_names.columns[0].no_wrap = True
     for rule in policy.rules:
         unknown = rule.on_unknown if rule.condition is None else f"condition {rule.condition}"
         rules.add_row(rule.code, rule.kind, rule.passes, rule.on_fail, unknown, rule.evidence, rule.source)
@@ -278,7 +280,7 @@ def policy_view(policy: Policy, version: str) -> RenderableType:
                 policy.points_branch.source,
             )
     for cap in policy.limit.status_caps:
-        steps.add_row("status cap", f"{cap.when}: {cny(cap.cap_fen)} CNY", cap.source)
+        steps.add_row(cap.code, f"{cap.when}: {cny(cap.cap_fen)} CNY", cap.source)
     return Group(table, steps, rules, Text(f"approved by: {policy.approved_by}"))
 
 

@@ -1,6 +1,6 @@
 """The one place where a limit is born: batch, single request and replay all come through `decide`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -63,14 +63,15 @@ def decide(frame: pl.DataFrame, risk: Risk, policy: Policy, *, asked: pl.Series 
     """
     amounts = pl.Series(ASKED, [None] * frame.height, dtype=pl.Int64) if asked is None else asked.alias(ASKED)
     rules = verdicts(frame, policy)
-    terms = sized(_with_estimate(frame, risk.now, amounts), policy)
     clean_frame = taken_at_their_word(frame)
     clean_rules = verdicts(clean_frame, policy)
-    clean = sized(_with_estimate(clean_frame, risk.if_clean, amounts), policy)
+    asked_for = [group for group in GROUPS if group.name in risk.improvements]
+    better = [risk.improvements[group.name] for group in asked_for]
+    readings = [(frame, risk.now), (clean_frame, risk.if_clean), *((one.features, one.estimate) for one in better)]
+    terms, clean, *improved = _sized_together(readings, amounts, policy)
     gains = {
-        group.code: _gain(risk.improvements[group.name], amounts, policy, terms["limit_fen"])
-        for group in GROUPS
-        if group.name in risk.improvements
+        group.code: (after["limit_fen"] - terms["limit_fen"]).clip(lower_bound=0)
+        for group, after in zip(asked_for, improved, strict=True)
     }
     bound = terms.select(binding=binding(policy)).to_series()
     reasons = reasons_json(policy, rules.answers, bound, terms["limit_fen"], gains)
@@ -127,15 +128,20 @@ def _answers(policy: Policy) -> list[pl.Expr]:
     ]
 
 
-def _with_estimate(frame: pl.DataFrame, estimate: Estimate, asked: pl.Series) -> pl.DataFrame:
-    return frame.with_columns(estimate.pd.alias(PD), estimate.pd_hi.alias(PD_HI), asked).with_columns(
-        parts_per_billion(pl.col(PD)).alias(PD), parts_per_billion(pl.col(PD_HI)).alias(PD_HI)
-    )
-
-
-def _gain(improvement: Improvement, asked: pl.Series, policy: Policy, limit_fen: pl.Series) -> pl.Series:
-    better = sized(_with_estimate(improvement.features, improvement.estimate, asked), policy)["limit_fen"]
-    return (better - limit_fen).clip(lower_bound=0)
+def _sized_together(
+    readings: Sequence[tuple[pl.DataFrame, Estimate]], asked: pl.Series, policy: Policy
+) -> list[pl.DataFrame]:
+    """The terms of each reading of the same firms, sized in one pass."""
+    estimates = pl.DataFrame(
+        {
+            PD: pl.concat([estimate.pd for _, estimate in readings]),
+            PD_HI: pl.concat([estimate.pd_hi for _, estimate in readings]),
+            ASKED: pl.concat([asked] * len(readings)),
+        }
+    ).with_columns(parts_per_billion(pl.col(PD, PD_HI)))
+    frames = pl.concat([frame.drop(PD, PD_HI, ASKED, strict=False) for frame, _ in readings], rechunk=True)
+    terms = sized(frames.hstack(estimates), policy)
+    return [terms.slice(number * asked.len(), asked.len()) for number in range(len(readings))]
 
 
 def _missing_feeds(frame: pl.DataFrame) -> pl.Series:

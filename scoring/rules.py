@@ -10,6 +10,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import polars as pl
 
@@ -31,8 +32,11 @@ SCHEMA: dict[str, pl.DataType] = {
 """The columns a rule may name, and their types."""
 
 
+@lru_cache(maxsize=1_024)
 def expression(sql: str) -> pl.Expr:
     """The rule as an expression; it gives a Boolean per row, null where the rule cannot tell.
+
+    Kept for the next use: reading a rule takes longer than putting it to a firm.
 
     Raises:
         ValueError: with every problem, one a line.

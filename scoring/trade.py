@@ -85,25 +85,27 @@ def _ledger(rows: pl.DataFrame) -> Ledger:
 def _reversed(positive: pl.DataFrame, negative: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Take each linked red letter off the invoice it names; what is left over is U.
 
-    Several invoices may share a number, a firm and a partner; they are reversed from the latest back. What red letters
-    exceed is dated with the latest of them, so that it falls into every window that any of them would.
+    Several invoices may share a number, a firm and a partner; they are reversed from the latest back. Red letters are
+    used up from the oldest on, so that what exceeds is theirs that fall into the most windows; each keeps its own month,
+    for if all were dated with the latest, one more red letter would clear the months of the others.
     """
     named = ["firm", "partner", "number"]
     linked = (
         negative.filter(pl.col("red_of").is_not_null())
-        .group_by("firm", "partner", number="red_of")
-        .agg(red=-pl.col("net").sum(), age=pl.col("age").min())
+        .group_by("firm", "partner", "age", number="red_of")
+        .agg(amount=-pl.col("net").sum())
     )
     loose = negative.filter(pl.col("red_of").is_null()).select("firm", "partner", "age", amount=-pl.col("net"))
     whole = positive.select("firm", "partner", "age", net="net", gross_net="net")
     if linked.height == 0:
         return whole, loose
     numbered = positive.with_columns(number=pl.col("invoice_no"))
-    touched = numbered.join(linked.select(*named, "red"), on=named, how="inner").sort(*named, "age", "net")
+    sums = linked.group_by(named).agg(red=pl.col("amount").sum())
+    touched = numbered.join(sums, on=named, how="inner").sort(*named, "age", "net")
     before = pl.col("net").cum_sum().over(named) - pl.col("net")
     taken = pl.min_horizontal(pl.max_horizontal(pl.col("red") - before, 0), "net")
     touched = touched.with_columns(taken=taken)
-    untouched = numbered.join(linked, on=named, how="anti")
+    untouched = numbered.join(sums, on=named, how="anti")
     sales = pl.concat(
         [
             untouched.select("firm", "partner", "age", "net", gross_net="net"),
@@ -111,9 +113,11 @@ def _reversed(positive: pl.DataFrame, negative: pl.DataFrame) -> tuple[pl.DataFr
         ]
     )
     used = touched.group_by(named).agg(used=pl.col("taken").sum())
+    ordered = linked.join(used, on=named, how="left").sort(*named, "age", descending=[False, False, False, True])
+    before = pl.col("amount").cum_sum().over(named) - pl.col("amount")
     excess = (
-        linked.join(used, on=named, how="left")
-        .select("firm", "partner", "age", amount=pl.col("red") - pl.col("used").fill_null(0))
+        ordered.with_columns(left=pl.max_horizontal(pl.col("used").fill_null(0) - before, 0))
+        .select("firm", "partner", "age", amount=(pl.col("amount") - pl.col("left")).clip(lower_bound=0))
         .filter(pl.col("amount") > 0)
     )
     return sales, pl.concat([loose, excess.select(loose.columns)])

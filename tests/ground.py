@@ -63,9 +63,14 @@ def done(home: Path, *words: str | Path) -> str:
     return result.output
 
 
-def started(home: Path, words: Sequence[str | Path], **more: str) -> subprocess.Popen[str]:
-    """The program in a process of its own."""
+def started(
+    home: Path, words: Sequence[str | Path], *, largest_file: int | None = None, **more: str
+) -> subprocess.Popen[str]:
+    """The program in a process of its own; `largest_file`: bytes after which the disk is full."""
     script = "import sys; from api.cli import app; sys.argv[0] = 'jifen'; app()"
+    if largest_file is not None:
+        limits = f"({largest_file}, {largest_file})"
+        script = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, {limits}); {script}"
     root = Path(__file__).resolve().parents[1]
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, words)],

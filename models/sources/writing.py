@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the whole of one or nothing of it."""
 
 import os
+import re
 import secrets
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from data_contracts.sources import SOURCES
 
 Format = Literal["parquet", "csv"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -21,6 +23,9 @@ def replacing(path: Path) -> Generator[Path]:
     """A path beside `path` to write to; what stands there takes the place of `path` when the block ends well.
 
     When the block raises (an interrupt as well), `path` is as it was and nothing is left beside it.
+
+    Raises:
+        OSError: the disk failed, also where polars says so by an error of its own.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -28,6 +33,11 @@ def replacing(path: Path) -> Generator[Path]:
         _flush(beside)
         os.replace(beside, path)  # noqa: PTH105  (the call that is atomic, by its own name)
         _flush(path.parent)
+    except pl.exceptions.PolarsError as error:
+        said = _OS_ERROR.search(str(error))
+        if said is None:
+            raise
+        raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -106,6 +106,10 @@ def test_other_methods_are_refused_and_each_violation_is_real(method: str | None
         assert fall == pytest.approx(violation.size)
 
 
+def test_path_smoothing_breaks_basic_constraints_and_is_found() -> None:
+    assert not certify_booster(booster(*rows_with_gaps(3), path_smooth=10.0), [1] * FEATURES).holds
+
+
 def test_two_swapped_leaf_values_are_found() -> None:
     text = booster(*rows_with_gaps(3)).model_to_string()
     lines = text.splitlines(keepends=True)

@@ -43,10 +43,15 @@ def one_each(rows: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     return ordered[rng.permutation(ordered.height)].unique("uscc", keep="first", maintain_order=True)
 
 
+def standing(name: str) -> pl.Expr:
+    """Is the row the last word on its key? Undoing a correction would be another edit than undoing the fact."""
+    return pl.col("known_on") == pl.col("known_on").max().over(SOURCES[name].key)
+
+
 def edited(frames: Frames, name: str, where: pl.Expr, rng: np.random.Generator, **changes: pl.Expr) -> Frames:
     """One row a firm of those that `where` holds for, changed."""
     numbered = frames[name].with_row_index("row")
-    chosen = one_each(numbered.filter(where), rng)["row"]
+    chosen = one_each(numbered.filter(where & standing(name)), rng)["row"]
     hit = pl.col("row").is_in(chosen.implode())
     changed = numbered.with_columns(
         pl.when(hit).then(change).otherwise(pl.col(column)).alias(column) for column, change in changes.items()
@@ -56,7 +61,7 @@ def edited(frames: Frames, name: str, where: pl.Expr, rng: np.random.Generator, 
 
 def dropped(frames: Frames, name: str, where: pl.Expr, rng: np.random.Generator) -> Frames:
     """One row a firm of those that `where` holds for, gone with all its corrections."""
-    keys = one_each(frames[name].filter(where), rng).select(SOURCES[name].key)
+    keys = one_each(frames[name].filter(where & standing(name)), rng).select(SOURCES[name].key)
     return {**frames, name: frames[name].join(keys, on=SOURCES[name].key, how="anti")}
 
 

@@ -75,13 +75,18 @@ def _moved(source: Source, before: pl.DataFrame, after: pl.DataFrame, marks: pl.
 
 def _counted(source: Source, rows: pl.DataFrame, marks: pl.DataFrame) -> pl.DataFrame:
     mine = marks.filter(pl.col("source") == source.name).select(
-        "mark", "uscc", "period_from", "period_to", marked_on="known_on", marked_direction="direction"
+        "mark",
+        "uscc",
+        first="period_from",
+        last="period_to",
+        marked_on="known_on",
+        marked_direction="direction",
     )
     pairs = rows.join(mine, on="uscc").filter(pl.col("known_on") <= pl.col("marked_on"))
     if "direction" in source.key:
         pairs = pairs.filter(pl.col("direction") == pl.col("marked_direction"))
     if source.happened_on is not None:
-        pairs = pairs.filter(pl.col(source.happened_on).is_between("period_from", "period_to"))
+        pairs = pairs.filter(pl.col(source.happened_on).is_between("first", "last"))
     latest = pairs.sort("known_on").unique(["mark", *source.key], keep="last")
     amount = pl.col(source.total_of) if source.total_of else pl.lit(0, pl.Int64)
     return latest.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=amount.sum())

@@ -1,0 +1,153 @@
+"""What people read: whole in 100 columns, in both languages, and never taken for an offer."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from models import views
+from models.explanation import REFERENCE_ONLY, TITLES, explanation, shown
+from models.progress import console
+from models.rulebooks import rulebook
+from models.scoring_run import explain_one
+from models.sources.folder import describe, read_folder
+from scoring.catalogue import CATALOGUE, SEEN
+from scoring.policy import Policy
+from scoring.reasons import GROUPS
+from tests.ground import done, ground, run
+
+
+@cache
+def explained(outcome: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy]:
+    found = ground().limits.filter(outcome=outcome).sort("conditional_limit_fen", "uscc").row(-1, named=True)
+    return explain_one(ground().park, found["uscc"], ground().home, policy="torch-points", on_progress=lambda _: None)
+
+
+def printed(what: object, width: int) -> str:
+    page = Console(width=width, highlight=False, record=True, file=Path("/dev/null").open("w", encoding="utf-8"))  # noqa: SIM115
+    page.print(what)
+    text = page.export_text()
+    page.file.close()
+    return text
+
+
+@pytest.mark.parametrize("width", [100, 200])
+@pytest.mark.parametrize("outcome", ["eligible", "refer", "ineligible"])
+def test_the_bankers_page_cuts_nothing_off(outcome: str, width: int) -> None:
+    limit, terms, facts, name, policy = explained(outcome)
+    page = printed(explanation(limit, terms, facts, name, policy), width)
+    assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= width
+    assert [line for line in page.splitlines() if "…" in line.removesuffix("…")] == []
+    for feature in CATALOGUE.values():
+        assert feature.name in page, feature.name
+        assert feature.zh in page, feature.zh
+    assert limit["decision_id"] in page
+    assert limit["policy_version"] in page
+    assert all(sentence[:40] in page for sentence in REFERENCE_ONLY)
+
+
+def test_the_rate_is_called_a_break_even_and_the_limit_a_reference() -> None:
+    limit, *_ = explained("eligible")
+    page = printed(explanation(*explained("eligible")), 100)
+    assert re.search(rf"参考额度 Reference limit +{limit['limit_fen'] // 100:,} CNY", page)
+    assert re.search(rf"保本参考利率 Break-even rate +{limit['rate_bp'] / 100:.2f}%", page)
+    assert "bank's approval is separate" in " ".join(page.replace("│", "").split())
+
+
+def test_a_condition_is_said_in_words_with_its_reason_not_only_by_its_name() -> None:
+    page = printed(explanation(*explained("eligible")), 200)
+    limit = explained("eligible")[0]
+    if "pbc_report" in limit["conditions"]:
+        assert "银行核实 bank checks" in page
+        assert "the bank checks the five-class grading in the PBoC report" in page
+    assert "不符合 bars" not in page
+    assert "不符合 bars" in printed(explanation(*explained("ineligible")), 200)
+    assert "转人工 to a person" in printed(explanation(*explained("refer")), 200)
+
+
+def test_every_group_of_facts_has_a_heading_in_both_languages() -> None:
+    assert {feature.group for feature in CATALOGUE.values()} == set(TITLES)
+    assert {group.name for group in GROUPS} <= set(TITLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "words"),
+    [
+        ("sales_12m_fen", {"sales_12m_fen": 123_456_789}, "1,234,568 CNY"),
+        ("cancelled_share_12m_bp", {"cancelled_share_12m_bp": 196}, "1.96 %"),
+        ("taxpayer_rating_level", {"taxpayer_rating_level": 2}, "M"),
+        ("worst_five_class", {"worst_five_class": 1}, "关注 special mention"),
+        ("tech_live", {"tech_live": False}, "否 no"),
+        ("age_months", {"age_months": 1_202}, "1,202 months 个月"),
+        ("debts_feed", {"debts_feed": "missing"}, "缺失 missing"),
+        ("tax_arrears_fen", {"tax_arrears_fen": None}, "未知 unknown"),
+        (
+            "overdue_days_now",
+            {"overdue_days_now": None, f"overdue_days_now{SEEN}": 3},
+            "未知 unknown (已交付数据 delivered: 3 days 天)",
+        ),
+    ],
+)
+def test_a_fact_is_shown_with_its_unit_and_what_is_not_known_is_not_shown_as_zero(
+    name: str, facts: dict[str, object], words: str
+) -> None:
+    assert shown(CATALOGUE[name], facts).plain == words
+
+
+def test_every_table_cuts_nothing_off_in_100_columns() -> None:
+    limits = ground().limits
+    names = {uscc: f"示例企业{number}有限责任公司" for number, uscc in enumerate(limits["uscc"])}
+    found = read_folder(ground().park)
+    book = rulebook("torch-points")
+    for table in (
+        views.check_table(found),
+        views.contract_table(describe()),
+        views.feature_table(),
+        views.limits_table(limits, names),
+        views.summary_table(limits),
+        views.why_zero_table(limits),
+        views.policy_view(book.policy, book.version),
+    ):
+        page = printed(table, 100)
+        assert page.count("…") == printed(table, 1_000).count("…"), "the text's own dots alone"
+        assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= 100
+
+
+def test_the_firms_without_a_limit_are_counted_each_once() -> None:
+    limits = ground().limits
+    page = printed(views.why_zero_table(limits), 200)
+    counts = [int(number) for number in re.findall(r"(?m)^ +(\d+)  \S", page)]
+    assert sum(counts) == limits.filter(pl.col("limit_fen") == 0).height
+    assert f"({sum(counts):,} firms)" in page
+
+
+def test_score_says_that_limits_are_references(tmp_path: Path) -> None:
+    said = done(ground().home, "score", ground().park, "--out", tmp_path / "limits.parquet")
+    assert all(sentence in said for sentence in REFERENCE_ONLY)
+
+
+def test_the_tables_for_people_have_amounts_in_cny(tmp_path: Path) -> None:
+    csv = tmp_path / "limits.csv"
+    done(ground().home, "score", ground().park, "--out", tmp_path / "limits.parquet", "--csv", csv)
+    assert csv.read_bytes().startswith(b"\xef\xbb\xbf"), "spreadsheets need the mark to read Chinese"
+    table = pl.read_csv(csv)
+    assert (table["limit_cny"] * 100 == table["limit_fen"]).all()
+    assert "conditions" in table.columns
+
+
+def test_a_file_gets_120_columns_and_a_terminal_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert console().width == 120
+    monkeypatch.setenv("COLUMNS", "90")
+    assert console().width == 90
+
+
+def test_an_enterprise_of_another_day_is_not_known_yet() -> None:
+    ended = run(ground().home, "explain", ground().park, str(ground().best["uscc"]), "--as-of", "1995-01-01")
+    assert ended.exit_code == 2
+    assert "is known in" in ended.stderr

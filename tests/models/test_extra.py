@@ -1,0 +1,115 @@
+"""Columns from outside the catalogue: read, refused as leaks, let in by name, and carried to the decision."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data_contracts.errors import ContractError
+from models.extra import read_extra
+from tests.ground import Ground, done, ground, run
+
+
+def test_none_named_reads_nothing(tmp_path: Path) -> None:
+    assert read_extra(tmp_path, []) is None
+
+
+def test_parquet_goes_before_csv_and_numbers_come_as_floats(tmp_path: Path) -> None:
+    pl.DataFrame({"uscc": ["a", "b"], "x": [True, None], "y": [1, 2]}).write_parquet(tmp_path / "extra.parquet")
+    (tmp_path / "extra.csv").write_text("uscc,x\na,7\n", encoding="utf-8")
+    found = read_extra(tmp_path, ["y", "x"])
+    assert found is not None
+    assert found.to_dict(as_series=False) == {"uscc": ["a", "b"], "y": [1.0, 2.0], "x": [1.0, None]}
+    (tmp_path / "extra.parquet").unlink()
+    found = read_extra(tmp_path, ["x"])
+    assert found is not None
+    assert found["x"].to_list() == [7.0]
+
+
+def test_everything_wrong_with_the_file_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "extra.csv").write_text("uscc,x\na,good\na,bad\n", encoding="utf-8")
+    with pytest.raises(ContractError) as refused:
+        read_extra(tmp_path, ["x", "y"])
+    assert refused.value.problems == ("there is no column y", "x is not a number", "an enterprise stands twice")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 torn", b'uscc,x\n"a,1\n', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("name", ["extra.parquet", "extra.csv"])
+def test_a_torn_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ContractError):
+        read_extra(tmp_path, ["x"])
+
+
+@pytest.mark.parametrize("name", ["uscc", "sales_12m_fen", "points_share_bp"])
+def test_a_name_that_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+    pl.DataFrame({"uscc": ["a"], "sales_12m_fen": [1], "points_share_bp": [1]}).write_parquet(
+        tmp_path / "extra.parquet"
+    )
+    with pytest.raises(ContractError) as refused:
+        read_extra(tmp_path, [name])
+    assert "taken" in " ".join(refused.value.problems)
+
+
+def test_a_column_named_twice_is_read_once(tmp_path: Path) -> None:
+    pl.DataFrame({"uscc": ["a"], "x": [1]}).write_parquet(tmp_path / "extra.parquet")
+    found = read_extra(tmp_path, ["x", "x"])
+    assert found is not None
+    assert found.columns == ["uscc", "x"]
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """A park with a column that knows the outcome and one that knows nothing."""
+    copied = ground().copy(tmp_path_factory.mktemp("extra"))
+    loans = pl.read_parquet(copied.park / "loan_outcomes.parquet").select("uscc", "defaulted").unique("uscc")
+    firms = pl.read_parquet(copied.park / "enterprises.parquet").select("uscc").unique().sort("uscc")
+    rng = np.random.default_rng(5)
+    table = firms.join(loans, on="uscc", how="left", maintain_order="left").select(
+        "uscc",
+        after_the_fact=pl.col("defaulted").cast(pl.Int64) * 3,
+        noise=pl.Series(rng.normal(size=firms.height)),
+    )
+    table.write_parquet(copied.park / "extra.parquet")
+    return copied
+
+
+def test_a_column_that_knows_the_outcome_is_refused_by_name(town: Ground) -> None:
+    ended = run(town.home, "train", town.park, "--extra-column", "after_the_fact", "--extra-column", "noise")
+    assert ended.exit_code == 2
+    assert "looks like a leak" in ended.stderr
+    assert "after_the_fact" in ended.stderr
+    assert "noise" not in ended.stderr
+
+
+def test_a_leak_let_in_by_name_is_named_in_the_manifest_and_serves_to_the_end(town: Ground, tmp_path: Path) -> None:
+    said = done(
+        town.home,
+        "train",
+        town.park,
+        "--trials",
+        "1",
+        "--extra-column",
+        "after_the_fact",
+        "--allow-leak",
+        "after_the_fact",
+    )
+    version = said.split("challenger ")[-1].strip()
+    assert "allowed by name: " in said
+    manifest = json.loads(done(town.home, "models", "show", version))
+    assert any("after_the_fact" in alarm and "allowed by name" in alarm for alarm in manifest["alarms"])
+    assert {"name": "after_the_fact", "direction": 0, "scale": "linear"} in manifest["inputs"]
+    out = tmp_path / "limits.parquet"
+    done(town.home, "score", town.park, "--out", out, "--model", version)
+    limits, features = pl.read_parquet(out), pl.read_parquet(tmp_path / "features.parquet")
+    assert "after_the_fact" in features.columns
+    one = limits.sort("limit_fen").row(-1, named=True)
+    assert one["uscc"] in done(town.home, "explain", town.park, one["uscc"], "--model", version)
+    done(town.home, "replay", one["decision_id"], "--from", out)
+    (town.park / "extra.parquet").rename(tmp_path / "extra.parquet")
+    ended = run(town.home, "score", town.park, "--out", out, "--model", version)
+    (tmp_path / "extra.parquet").rename(town.park / "extra.parquet")
+    assert ended.exit_code == 3
+    assert "needed for after_the_fact" in ended.stderr

@@ -1,0 +1,125 @@
+"""Small real models on a made-up park and on real firms, trained once a session and shared by its processes."""
+
+import fcntl
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from data_contracts.checking import sources_of
+from data_contracts.samples import AS_OF, park
+from data_contracts.sources import Sources
+from models.artefact import Facts, Model, Parts, load
+from models.batch import Engine
+from models.dataset import INPUTS, LABEL, comparisons, dataset
+from models.development import data_hash, references
+from models.registry import models_folder, register
+from models.rulebooks import rulebook
+from models.sources.cumcm2020c import OPENED_ON, frames_of
+from models.validation import develop
+from tests import make
+from tests.promises.thorny import thorny
+from tests.promises.worlds import World, kept
+
+BAG = 7
+PARK_FIRMS = 320
+SHORT_FIRMS = 140
+REAL_FIRMS = 60
+REAL_MOST_INVOICES = 1_500
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home folder with one registered model."""
+
+    folder: Path
+    version: str
+
+    def model(self) -> Model:
+        """The model, loaded and verified."""
+        return load(models_folder(self.folder) / self.version)
+
+
+def trained(folder: Path, sources: Sources, as_of: date) -> Home:
+    """A model with few repeats and a small bag; of several processes the first trains it, the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "version"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.is_file():
+            rows = dataset(sources)
+            rivals = {"one_variable": comparisons()["one_variable"]}
+            development = develop(
+                rows.table, rows.defaulted, INPUTS, comparisons=rivals, seed=0, repeats=1, folds=2, bag=BAG
+            )
+            facts = Facts(as_of, LABEL, "12 months", data_hash(rows.table, rows.defaulted), ())
+            parts = Parts(development, references(rows.table, INPUTS), facts)
+            done.write_text(register(folder, parts, at=datetime(2026, 7, 1, tzinfo=UTC)))
+    return Home(folder, done.read_text())
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A temporary folder that all processes of this test run see."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def park_home(shared_folder: Path) -> Home:
+    """The model trained on the made-up park."""
+    return trained(shared_folder / "park-model", make.checked_sources(park(PARK_FIRMS, 1).frames), AS_OF)
+
+
+@pytest.fixture(scope="session")
+def park_engine(park_home: Home) -> Engine:
+    """That model under the shipped policy of the park."""
+    return Engine(park_home.model(), rulebook("torch-points"))
+
+
+def park_world(seed: int, firms: int) -> World:
+    """A park to decide on, without outcomes: they are no facts."""
+    frames = dict(park(firms, seed).frames)
+    frames["loan_outcomes"] = frames["loan_outcomes"].clear()
+    return World(frames, AS_OF)
+
+
+@pytest.fixture(scope="session")
+def plain_world() -> World:
+    """Firms as the park makes them."""
+    return park_world(2, SHORT_FIRMS)
+
+
+@pytest.fixture(scope="session")
+def thorny_world() -> World:
+    """Firms of a park with invoices that break naive features."""
+    return thorny(park_world(3, SHORT_FIRMS), 3)
+
+
+@pytest.fixture(scope="session")
+def real_frames(shared_data: Path) -> dict[str, pl.DataFrame]:
+    """The 425 real firms as facts by source, exact duplicates left out."""
+    found = sources_of(frames_of(shared_data / "cumcm2020c"))[0]
+    return {name: rows for name, rows in vars(found).items() if name != "doubts"}
+
+
+@pytest.fixture(scope="session")
+def real_engine(shared_folder: Path, real_frames: dict[str, pl.DataFrame]) -> Engine:
+    """The model trained on real firms, under the contest's policy."""
+    sources = make.checked_sources(real_frames)
+    return Engine(trained(shared_folder / "real-model", sources, OPENED_ON).model(), rulebook("cumcm2020c"))
+
+
+@pytest.fixture(scope="session")
+def all_real_world(real_frames: dict[str, pl.DataFrame]) -> World:
+    """Every real firm."""
+    return World({**real_frames, "loan_outcomes": real_frames["loan_outcomes"].clear()}, OPENED_ON)
+
+
+@pytest.fixture(scope="session")
+def real_world(all_real_world: World) -> World:
+    """Sixty real firms with not too many invoices each."""
+    counts = all_real_world.frames["invoices"].group_by("uscc").len().filter(pl.col("len") <= REAL_MOST_INVOICES)
+    return kept(all_real_world, counts["uscc"].sort().gather_every(max(1, counts.height // REAL_FIRMS)))

@@ -1,0 +1,227 @@
+"""A policy file is closed: nothing unknown or repeated, no table or rule that runs the wrong way, all said at once."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+
+from data_contracts.errors import PolicyError
+from scoring.policy import parse_policy, policy_version
+
+SHIPPED = sorted(
+    entry.name for entry in files("scoring").joinpath("policies").iterdir() if entry.name.endswith(".yaml")
+)
+TORCH = files("scoring").joinpath("policies", "torch-points.2026-11-01.yaml").read_text(encoding="utf-8")
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(*changes: Change) -> str:
+    """The torch policy with changes, written out again."""
+    values = yaml.safe_load(TORCH)
+    for change in changes:
+        change(values)
+    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(PolicyError) as refused:
+        parse_policy(text)
+    return list(refused.value.problems)
+
+
+def rule(policy: dict[str, Any], code: str) -> dict[str, Any]:
+    return next(one for one in policy["rules"] if one["code"] == code)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_policy_is_sound_and_named_after_itself(name: str) -> None:
+    text = files("scoring").joinpath("policies", name).read_text(encoding="utf-8")
+    policy = parse_policy(text)
+    assert name == f"{policy.name}.{policy.version.isoformat()}.yaml"
+    assert policy.label == f"{policy.name}@{policy.version.isoformat()}"
+
+
+def test_rewriting_a_policy_without_a_change_keeps_it() -> None:
+    assert parse_policy(changed()) == parse_policy(TORCH)
+
+
+def test_the_version_covers_every_text_that_decides() -> None:
+    policy = parse_policy(TORCH)
+    versions = {
+        policy_version(policy, *texts)
+        for texts in (("a", "b", "c"), ("a", "b", "d"), ("a", "x", "c"), ("y", "b", "c"), ("ab", "", "c"))
+    }
+    assert len(versions) == 5
+    assert all(version.startswith("torch-points@2026-11-01#") for version in versions)
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "grades fall": (lambda p: p["grades"]["bands"].insert(0, p["grades"]["bands"].pop(1)), "pd_below_bp must rise"),
+    "a worse grade has the larger tax multiple": (
+        lambda p: p["grades"]["bands"][2].update(tax_multiple_bp=90_000),
+        "tax_multiple_bp must not rise with PD",
+    ),
+    "grades end early": (lambda p: p["grades"]["bands"].pop(), "must end at 10000"),
+    "a grade twice": (lambda p: p["grades"]["bands"][1].update(grade="A1"), "named twice"),
+    "haircut thresholds fall": (lambda p: p["haircut"]["steps"].reverse(), "pd_hi_at_most_bp must rise"),
+    "haircut rises with risk": (
+        lambda p: p["haircut"]["steps"][2].update(share_bp=9_500),
+        "share_bp must not rise with pd_hi",
+    ),
+    "uplift thresholds fall": (lambda p: p["uplift"]["steps"].reverse(), "points_share_at_least_bp must rise"),
+    "uplift falls with points": (
+        lambda p: p["uplift"]["steps"][3].update(uplift_bp=10_600),
+        "uplift_bp must not fall with points",
+    ),
+    "uplift above 1.3": (lambda p: p["uplift"]["steps"][3].update(uplift_bp=13_001), "uplift_bp"),
+    "uplift below 1": (lambda p: p["uplift"]["steps"][0].update(uplift_bp=9_999), "uplift_bp"),
+    "points amounts fall": (
+        lambda p: p["points_branch"]["steps"][4].update(amount_fen=1_000_000),
+        "amount_fen must not fall with points",
+    ),
+    "points thresholds repeat": (
+        lambda p: p["points_branch"]["steps"][1].update(points_share_at_least_bp=3_000),
+        "points_share_at_least_bp must rise",
+    ),
+    "more lent without tax than with": (
+        lambda p: p["limit"]["sales_share_without_tax"].update(value=2_600),
+        "sales_share_without_tax is above most_sales_share",
+    ),
+    "a step of nothing": (lambda p: p["limit"]["step"].update(value=0), "step must be at least 1"),
+    "a minimum between steps": (lambda p: p["limit"]["minimum"].update(value=5_000_001), "whole number of steps"),
+    "least rate above most": (lambda p: p["price"]["least_rate"].update(value=1_300), "least_rate is above most_rate"),
+    "a price in fen": (lambda p: p["price"]["lgd"].update(unit="fen"), "lgd is not in bp"),
+    "a loss above the whole": (lambda p: p["price"]["lgd"].update(value=10_001), "lgd is above 10000"),
+    "no utilisation": (lambda p: p["price"]["utilisation"].update(value=0), "utilisation must be above 0"),
+    "a negative number": (lambda p: p["price"]["funding"].update(value=-1), "outside 0 to 10^14"),
+    "a fraction of a basis point": (lambda p: p["price"]["funding"].update(value=1.5), "funding.value"),
+    "a number as text": (lambda p: p["price"]["funding"].update(value="200"), "funding.value"),
+    "no central tendency": (lambda p: p["central_tendency"].update(value=0), "central_tendency"),
+    "points without a ruleset": (lambda p: p.update(ruleset=None), "no ruleset is named"),
+    "a code twice": (lambda p: rule(p, "NOT_LISTED").update(code="REGISTERED"), "code REGISTERED is used twice"),
+    "a cap that shares a rule's code": (
+        lambda p: p["limit"]["status_caps"][0].update(code="REGISTERED"),
+        "code REGISTERED is used twice",
+    ),
+    "a condition without its name": (lambda p: rule(p, "NO_OVERDUE").pop("condition"), "condition is there if"),
+    "a condition nobody needs": (lambda p: rule(p, "NOT_LISTED").update(condition="x_y"), "condition is there if"),
+    "an unknown key": (lambda p: p["limit"].update(surprise=1), "limit.surprise"),
+    "a missing key": (lambda p: p["limit"].pop("step"), "limit.step"),
+    "a number without its source": (lambda p: p["limit"]["step"].pop("source"), "limit.step.source"),
+    "an empty why": (lambda p: p["limit"]["step"].update(why=""), "limit.step.why"),
+    "an unknown outcome": (lambda p: rule(p, "NOT_LISTED").update(on_fail="approve"), "on_fail"),
+    "a null approves": (lambda p: rule(p, "NOT_LISTED").update(on_unknown="eligible"), "on_unknown"),
+    "an unknown column": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="mood = 0"),
+        "there is no column mood",
+    ),
+    "the bank's own rating": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="bank_rating <> 'D'"),
+        "there is no column bank_rating",
+    ),
+    "an aggregate": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="sales_12m_fen > AVG(sales_12m_fen)"),
+        "a rule looks at one row only",
+    ),
+    "a window": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="RANK() OVER (ORDER BY sales_12m_fen) > 3"),
+        "passes",
+    ),
+    "a subquery": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="sales_12m_fen > (SELECT 1)"),
+        "passes",
+    ),
+    "a statement": (lambda p: rule(p, "NOT_LISTED").update(passes="DROP TABLE firms"), "passes"),
+    "a number for an answer": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="sales_12m_fen + 1"),
+        "gives Int64, not true or false",
+    ),
+    "types that do not fit": (lambda p: rule(p, "NOT_LISTED").update(passes="size_class > 3"), "types do not fit"),
+    "a rule that more sales fail": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="sales_12m_fen < 100000000"),
+        "runs the wrong way in sales_12m_fen",
+    ),
+    "a rule that wants listings": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="live_listings >= 1"),
+        "runs the wrong way in live_listings",
+    ),
+    "a rule turned round by NOT": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="NOT (live_listings <= 2)"),
+        "runs the wrong way in live_listings",
+    ),
+    "a window of sales": (
+        lambda p: rule(p, "NOT_LISTED").update(passes="sales_12m_fen BETWEEN 5 AND 100"),
+        "runs the wrong way in sales_12m_fen",
+    ),
+    "a branch closed by sales": (
+        lambda p: p["points_branch"].update(open_when="tech_live AND sales_12m_fen = 0"),
+        "open_when: runs the wrong way in sales_12m_fen",
+    ),
+    "a branch opened by arrears": (
+        lambda p: p["points_branch"].update(clean_when="tax_arrears_fen > 0"),
+        "clean_when: runs the wrong way in tax_arrears_fen",
+    ),
+    "a cap lost with a certificate": (
+        lambda p: p["limit"]["status_caps"][0].update(when="NOT srdi_live"),
+        "when: runs the wrong way in srdi_live",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_policy_that_is_wrong_in_one_place_is_refused_for_it_alone(name: str) -> None:
+    change, said = WRONG[name]
+    found = problems(changed(change))
+    assert any(said in problem for problem in found), found
+    assert len({problem.split(":")[0] for problem in found}) == 1, found
+
+
+def test_everything_wrong_is_said_at_once_with_its_place() -> None:
+    # A record whose own keys are wrong is not looked at as a whole, so each change is in a record of its own.
+    chosen = (
+        "grades fall",
+        "haircut rises with risk",
+        "uplift falls with points",
+        "points amounts fall",
+        "a price in fen",
+        "an unknown column",
+        "an unknown key",
+        "a number as text",
+    )
+    found = problems(changed(*(WRONG[name][0] for name in chosen)))
+    for place in ("grades", "haircut", "uplift", "points_branch", "price", "rules", "limit.surprise"):
+        assert any(problem.startswith(place) for problem in found), (place, found)
+
+
+@pytest.mark.parametrize("line", ["name: again", "limit: {}", "approved_by: somebody else"])
+def test_a_repeated_key_is_refused(line: str) -> None:
+    found = problems(TORCH + f"\n{line}\n")
+    assert any("the key is repeated" in problem for problem in found), found
+
+
+def test_a_repeated_key_inside_a_number_is_refused() -> None:
+    found = problems(TORCH.replace("funding: {value: 200,", "funding: {value: 200, value: 300,"))
+    assert [problem for problem in found if problem.startswith("price.funding.value") and "repeated" in problem]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "name: [", "a: &x 1\nb: *x", "!!python/object:os.system {}", "\x00"])
+def test_what_is_no_policy_at_all_is_refused_with_a_word(text: str) -> None:
+    assert problems(text)
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        "zone_months >= 12 AND size_class IN ('small', 'micro')",
+        "COALESCE(live_listings, 0) = 0",
+        "sales_12m_fen IS NOT NULL AND sales_12m_fen > 100",
+        "CASE WHEN tech_live THEN sales_12m_fen > 5 ELSE sales_12m_fen > 50 END",
+        "NOT (live_listings > 2)",
+    ],
+)
+def test_a_rule_in_the_right_direction_is_taken(passes: str) -> None:
+    policy = parse_policy(changed(lambda p: rule(p, "NOT_LISTED").update(passes=passes)))
+    assert passes in {one.passes for one in policy.rules}
