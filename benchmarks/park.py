@@ -141,7 +141,8 @@ def lines_of(table: pl.DataFrame) -> list[str]:
     lines = [f"  {'grade':<7}{'firms':>8}{'predicted':>11}{'observed':>10}{'true':>9}{'upper':>9}  covers"]
     for name, firms, *rates, covers in table.iter_rows():
         shown = "".join(
-            f"{'-' if rate is None else f'{rate:.2%}':>{width}}" for rate, width in zip(rates, (11, 10, 9, 9), strict=True)
+            f"{'-' if rate is None else f'{rate:.2%}':>{width}}"
+            for rate, width in zip(rates, (11, 10, 9, 9), strict=True)
         )
         lines.append(f"  {name:<7}{firms:>8,}{shown}  {'-' if covers is None else 'yes' if covers else 'NO'}")
     filled = table["covers"].drop_nulls()
@@ -207,7 +208,9 @@ def report(own: Known, other: Known, development: Development, model: Model, pol
         lines += [f" {judged.words}", *lines_of(by_grade(judged, 0.0, bounds, level))]
     lines += redrawn(sets[0], level.central_tendency.value / BP, level, seed)
     moved, served = shift(model.base_rate, policy), Estimator(model, policy).grade_bounds
-    lines.append(f"\nat the policy's central tendency of {policy.central_tendency.value / BP:.2%}, the truth moved alike")
+    lines.append(
+        f"\nat the policy's central tendency of {policy.central_tendency.value / BP:.2%}, the truth moved alike"
+    )
     for judged in sets:
         lines += [f" {judged.words}", *lines_of(by_grade(judged, moved, served, policy))]
     lines += redrawn(sets[0], model.base_rate, policy, seed)
@@ -227,7 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages), flush=True)
     started = time.monotonic()
     own, other = known_of(chosen.enterprises, chosen.seed), known_of(chosen.enterprises, chosen.seed + 1)
-    print(f"two parks of {chosen.enterprises:,} enterprises made, checked and read: {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"two parks of {chosen.enterprises:,} enterprises made, checked and read: {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
     started = time.monotonic()
     with TemporaryDirectory() as aside:
         development, model = trained(own.rows, chosen.seed, chosen.home or Path(aside))

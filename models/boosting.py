@@ -4,7 +4,7 @@ Only `basic` is used: `intermediate` and `advanced` let a missing value in one f
 (limit_science §6), and the certificate would refuse them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 

@@ -54,8 +54,8 @@ class CategoryColumn:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
         """The column that `to_json` wrote."""
-        values = {name: plain[name] for name in cls.__slots__}
-        return cls(**{name: tuple(value) if name != "name" else value for name, value in values.items()})
+        levels, evidence, frequency = (tuple(plain[name]) for name in ("levels", "evidence", "frequency"))
+        return cls(plain["name"], levels, evidence, frequency)
 
 
 def as_text(values: pl.Series) -> pl.Series:

@@ -1,6 +1,7 @@
 """How a pipeline is trained: everything that is chosen, is chosen on rows that the part in question had not seen."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -63,7 +64,9 @@ class Sample:
         return matrix
 
 
-SMALL_SHAPES = (Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, columns=0.5, rows=0.8, most_rounds=400),)
+SMALL_SHAPE = Shape(leaves=4, depth=2, rate=0.05, fewest_rows=8, ridge=5.0, columns=0.5, rows=0.8, most_rounds=400)
+LEAF_DEFAULTS = 5
+"""With few defaults a leaf must be large enough to expect this many, or it is a list of names (scorecard practice)."""
 # From cautious to greedy: few rows and many rows want different trees, and collinear ratios with gaps the greediest.
 LARGE_SHAPES = (
     Shape(leaves=8, depth=3, rate=0.05, fewest_rows=20, ridge=10.0, columns=0.5, rows=0.8, most_rounds=1_600),
@@ -76,6 +79,24 @@ LARGE_SHAPES = (
 )
 
 
+def small_shape(rows: int, defaults: int) -> Shape:
+    """Shallow trees for a small sample; under FEW_DEFAULTS of the rarer outcome, slower ones with larger leaves."""
+    rarer = min(defaults, rows - defaults)
+    if rarer >= FEW_DEFAULTS or rarer == 0:
+        return SMALL_SHAPE
+    leaf = min(math.ceil(LEAF_DEFAULTS * rows / rarer), rows // 5)
+    return replace(SMALL_SHAPE, rate=0.03, fewest_rows=max(leaf, SMALL_SHAPE.fewest_rows), ridge=20.0)
+
+
+# Enough rows to let every tree be large; most_rounds bounds the time.
+MANY_SHAPES = (
+    Shape(leaves=63, depth=-1, rate=0.1, fewest_rows=20, ridge=1.0, columns=1.0, rows=1.0, most_rounds=400, extra=True),
+    Shape(
+        leaves=31, depth=-1, rate=0.1, fewest_rows=50, ridge=5.0, columns=1.0, rows=1.0, most_rounds=400, smooth=10.0
+    ),
+)
+
+
 def plan_for(
     rows: int, defaults: int, form: Literal["small", "large", "auto"], seed: int, *, constrained: bool
 ) -> Plan:
@@ -83,19 +104,21 @@ def plan_for(
     few = rows < SMALL_ROWS or min(defaults, rows - defaults) < FEW_DEFAULTS
     chosen: Form = ("small" if few else "large") if form == "auto" else form
     if chosen == "small":
-        return Plan("small", constrained, seed, FOLDS, 2, (1,), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0), SMALL_SHAPES, 3)
-    folds = FOLDS if rows < MANY_ROWS else FEWER_FOLDS
-    return Plan(
-        "large",
-        constrained,
-        seed,
-        folds,
-        1,
-        (4 if rows < MANY_ROWS else 12,),
-        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-        LARGE_SHAPES,
-        2,
-    )
+        return Plan(
+            "small",
+            constrained,
+            seed,
+            FOLDS,
+            2,
+            (1,),
+            (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+            (small_shape(rows, defaults),),
+            3,
+        )
+    strengths = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    if rows < MANY_ROWS:
+        return Plan("large", constrained, seed, FOLDS, 1, (4,), strengths, LARGE_SHAPES, 2)
+    return Plan("large", constrained, seed, FEWER_FOLDS, 1, (12,), strengths, MANY_SHAPES, 1)
 
 
 def fit_pipeline(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
+from threadpoolctl import ThreadpoolController
 
 from models.encoding import Feature, Floats
 from models.terms import Term
@@ -57,6 +58,10 @@ class Ridge:
     signed: NDArray[np.bool_]
 
 
+_BLAS = ThreadpoolController()
+"""The libraries under numpy and scipy, looked up once."""
+
+
 def ridge_of(terms: Sequence[Term], strength: float, *, constrained: bool) -> Ridge:
     """Penalty λ·w of each term, and which coefficients may not be negative."""
     penalty = np.array([strength * term.weight for term in terms])
@@ -71,7 +76,7 @@ def _objective(margin: Floats, label: Floats, coefficients: Floats, penalty: Flo
 
 
 def fit_logistic(matrix: Floats, label: Floats, ridge: Ridge, start: Floats | None = None, steps: int = 60) -> Floats:
-    """Coefficients, the intercept first.
+    """Coefficients, the intercept first. One thread: the bits then do not depend on how many cores there are.
 
     Args:
         matrix: terms of the training rows, (rows, terms).
@@ -80,6 +85,11 @@ def fit_logistic(matrix: Floats, label: Floats, ridge: Ridge, start: Floats | No
         start: coefficients of a fit nearby, to begin from.
         steps: Newton steps at most; a handful are taken.
     """
+    with _BLAS.limit(limits=1, user_api="blas"):
+        return _fitted(matrix, label, ridge, start, steps)
+
+
+def _fitted(matrix: Floats, label: Floats, ridge: Ridge, start: Floats | None, steps: int) -> Floats:
     count = matrix.shape[1]
     penalty = np.append(0.0, ridge.penalty)
     signed = np.append(np.False_, ridge.signed)

@@ -4,6 +4,7 @@ A ramp runs from 0 below its lower knot to 1 above its upper one, so a feature i
 coefficients; with none below zero the line never falls. One ramp over the whole range is the plain linear term.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -15,7 +16,7 @@ from models.encoding import Feature
 
 Floats = NDArray[np.float64]
 
-# A level rarer than this is left to the booster, and a text column with more levels gives its evidence instead of flags.
+# A level rarer than this is left to the booster; a text column with more levels gives its evidence instead of flags.
 FEWEST_ROWS_OF_LEVEL = 5
 MOST_LEVELS = 40
 
@@ -81,7 +82,7 @@ def _ramps(index: int, feature: Feature, present: Floats, pieces: int) -> list[T
             return []
         spread = float(np.var(np.clip((present - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)))
         return [Term(index, "ramp", ends[0], ends[1], max(spread, 1e-12), signed)]
-    return [Term(index, "ramp", low, high, 1.0, signed) for low, high in zip(ends, ends[1:], strict=False)]
+    return [Term(index, "ramp", low, high, 1.0, signed) for low, high in itertools.pairwise(ends)]
 
 
 def terms_of(features: Sequence[Feature], encoded: Floats, pieces: int) -> tuple[Term, ...]:

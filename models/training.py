@@ -56,8 +56,8 @@ def fit_table(
         seed: the same seed, rows and columns give the same model.
 
     Raises:
-        ContractError: the target is not two-valued, has nulls, or has fewer than two rows of either outcome; a column is
-            of a type that is neither number nor text.
+        ContractError: the target is not two-valued, has nulls, or has fewer than two rows of either outcome; or a
+            column is neither number nor text.
         UsageError: a direction is not +1 or -1, or is given for an absent or a text column.
     """
     columns, defaulted = _parts(table, target)

@@ -59,73 +59,91 @@ def known(frame: pl.DataFrame, as_of: date) -> pl.DataFrame:
 def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
     """Of each key the row known last; a correction replaces what it corrects. Row order is not kept when rows go."""
     key = list(key)
-    if frame.height == 0 or not frame.select(key).is_duplicated().any():
+    # Comparing hashes finds every repeated key, and hardly another, in a third of the time.
+    suspect = frame.select(key).hash_rows().is_duplicated()
+    if not suspect.any():
         return frame
-    return frame.sort("known_on").unique(subset=key, keep="last", maintain_order=True)
+    corrected = frame.filter(suspect).sort("known_on").unique(subset=key, keep="last", maintain_order=True)
+    return pl.concat([frame.filter(~suspect), corrected])
 
 
 def feed_states(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """The state of every feed: one row per firm in `firms` (`uscc`, `established_on`), in its order."""
-    marks = latest(known(sources.feeds, as_of), SOURCES["feeds"].key)
-    states = firms.select("uscc")
-    for feed in FEEDS:
-        states = states.join(
-            _states_of(feed, sources, marks, firms, as_of), on="uscc", how="left", maintain_order="left"
+    marks = _marks(sources, firms, as_of)
+    found = pl.concat([_reconciled(feed, sources, marks, as_of) for feed in FEEDS])
+    counted = pl.col("row_count") == pl.col("rows").fill_null(0)
+    summed = pl.col("total_fen").is_null() | (pl.col("total_fen") == pl.col("sum").fill_null(0))
+    marked = (
+        marks.join(found, on="mark", how="left").group_by("feed", "uscc").agg(agrees=(counted & summed).all())
+    )
+    states = (
+        marked.join(_covered(marks, firms), on=["feed", "uscc"], how="left")
+        .join(_doubted(sources, as_of), on=["feed", "uscc"], how="left")
+        .select(
+            "feed",
+            "uscc",
+            state=pl.when(pl.col("agrees") & pl.col("covered") & pl.col("doubted").is_null())
+            .then(pl.lit("complete"))
+            .otherwise(pl.lit("incomplete")),
         )
-    return states
-
-
-def _states_of(feed: Feed, sources: Sources, marks: pl.DataFrame, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    source = SOURCES[feed.source]
-    mine = marks.filter(pl.col("source") == feed.source, pl.col("direction").eq_missing(feed.direction))
-    mine = mine.join(firms.select("uscc"), on="uscc", how="semi").with_row_index("mark")
-    rows = known(getattr(sources, feed.source), as_of)
-    if feed.direction is not None:
-        rows = rows.filter(pl.col("direction") == feed.direction)
-    rows = rows.join(mine.select("uscc").unique(), on="uscc", how="semi")
-    agrees = _reconciled(mine, rows, source)
-    covered = _covered(mine, firms, feed, as_of)
-    doubted = sources.doubts.filter(
-        pl.col("source") == feed.source,
-        pl.col("direction").eq_missing(feed.direction) | pl.col("direction").is_null(),
-        pl.col("known_on").is_null() | (pl.col("known_on") <= as_of),
-    ).select("uscc")
-    marked = agrees.group_by("uscc").agg(pl.col("agrees").all())
+    )
+    wide = states.group_by("uscc").agg(
+        pl.col("state").filter(pl.col("feed") == feed.name).first().alias(feed.name) for feed in FEEDS
+    )
     return (
         firms.select("uscc")
-        .join(marked, on="uscc", how="left")
-        .join(covered, on="uscc", how="left")
-        .join(doubted.unique().with_columns(doubted=True), on="uscc", how="left")
-        .select(
-            "uscc",
-            pl.when(pl.col("agrees").is_null())
-            .then(pl.lit("missing"))
-            .when(pl.col("agrees") & pl.col("covered") & pl.col("doubted").is_null())
-            .then(pl.lit("complete"))
-            .otherwise(pl.lit("incomplete"))
-            .alias(feed.name),
-        )
+        .join(wide, on="uscc", how="left", maintain_order="left")
+        .with_columns(pl.exclude("uscc").fill_null("missing"))
     )
 
 
-def _reconciled(marks: pl.DataFrame, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
-    """`uscc` and `agrees`, one row a mark: count and total of the rows it speaks of are what it says."""
+def _feeds(as_of: date) -> pl.DataFrame:
+    """`feed`, `source`, `direction`, and the first and last day that its marks must cover by `as_of`."""
+    return pl.DataFrame(
+        {
+            "feed": [feed.name for feed in FEEDS],
+            "source": [feed.source for feed in FEEDS],
+            "direction": [feed.direction for feed in FEEDS],
+            "start": [months_before(as_of, feed.months) if feed.months else feed.due_until(as_of) for feed in FEEDS],
+            "due": [feed.due_until(as_of) for feed in FEEDS],
+        }
+    )
+
+
+def _marks(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    """The marks of the firms that stand, numbered in `mark`, with the columns of `_feeds`."""
+    marks = latest(known(sources.feeds, as_of), SOURCES["feeds"].key)
+    mine = marks.join(_feeds(as_of), on=["source", "direction"], nulls_equal=True)
+    return mine.join(firms.select("uscc"), on="uscc", how="semi").with_row_index("mark")
+
+
+def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
+    """`feed`, `uscc` and `doubted`, true: a row of the feed is in quarantine; one without a direction may be of both."""
+    told = sources.doubts.filter(pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
+    pairs = told.select("uscc", "source", said="direction").join(_feeds(as_of), on="source")
+    said = pl.col("said").eq_missing(pl.col("direction")) | pl.col("said").is_null()
+    return pairs.filter(said).select("feed", "uscc").unique().with_columns(doubted=True)
+
+
+def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    """`mark`, `rows` and `sum`: count and total of the rows that each mark of a feed speaks of; none: no row here."""
+    source = SOURCES[feed.source]
     happened = source.happened_on
     amount = pl.col(source.total_of) if source.total_of is not None else pl.lit(None, pl.Int64)
-    versions = rows.select("uscc", *[name for name in source.key if name != "uscc"], "known_on", amount.alias("amount"))
-    spoken = marks.select("uscc", "mark", "period_from", "period_to", marked_on="known_on")
+    spoken = marks.filter(pl.col("feed") == feed.name).select(
+        "uscc", "mark", "period_from", "period_to", marked_on="known_on"
+    )
+    rows = getattr(sources, feed.source).lazy().filter(pl.col("known_on") <= as_of)
+    if feed.direction is not None:
+        rows = rows.filter(pl.col("direction") == feed.direction)
+    versions = (
+        rows.join(spoken.lazy().select("uscc"), on="uscc", how="semi")
+        .select("uscc", *[name for name in source.key if name != "uscc"], "known_on", amount=amount)
+        .collect()
+    )
     pairs = versions.join(spoken, on="uscc") if happened is None else _in_period(versions, spoken, happened)
     pairs = latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))
-    found = pairs.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
-    return (
-        marks.join(found, on="mark", how="left")
-        .with_columns(pl.col("rows").fill_null(0), pl.col("sum").fill_null(0))
-        .select(
-            "uscc",
-            agrees=(pl.col("row_count") == pl.col("rows"))
-            & (pl.col("total_fen").is_null() | (pl.col("total_fen") == pl.col("sum"))),
-        )
-    )
+    return pairs.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
 
 
 def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> pl.DataFrame:
@@ -137,9 +155,11 @@ def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> p
     ordered = spoken.sort("uscc", "period_from")
     before = pl.col("period_to").cum_max().shift(1).over("uscc")
     overlapping = ordered.filter(pl.col("period_from") <= before).select("uscc").unique()
-    plain = versions.join(overlapping, on="uscc", how="anti").sort(happened)
-    single = plain.join_asof(
-        spoken.join(overlapping, on="uscc", how="anti").sort("period_from"),
+    plain, apart = versions, spoken
+    if overlapping.height:
+        plain, apart = (frame.join(overlapping, on="uscc", how="anti") for frame in (versions, spoken))
+    pairs = plain.sort(happened).join_asof(
+        apart.sort("period_from"),
         left_on=happened,
         right_on="period_from",
         by="uscc",
@@ -147,29 +167,29 @@ def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> p
         coalesce=False,
         check_sortedness=False,
     )
-    several = versions.join(overlapping, on="uscc", how="semi").join(spoken, on="uscc")
-    pairs = pl.concat(
-        [single.drop("uscc_right", strict=False), several.select(single.drop("uscc_right", strict=False).columns)]
-    )
+    if overlapping.height:
+        several = versions.join(overlapping, on="uscc", how="semi").join(spoken, on="uscc")
+        pairs = pl.concat([pairs, several.select(pairs.columns)])
     return pairs.filter(pl.col("mark").is_not_null(), pl.col(happened).is_between("period_from", "period_to"))
 
 
-def _covered(marks: pl.DataFrame, firms: pl.DataFrame, feed: Feed, as_of: date) -> pl.DataFrame:
-    """`uscc` and `covered`, one row a marked firm: its marks leave no gap in the look-back."""
-    due = feed.due_until(as_of)
-    start = months_before(as_of, feed.months) if feed.months else due
+def _covered(marks: pl.DataFrame, firms: pl.DataFrame) -> pl.DataFrame:
+    """`feed`, `uscc` and `covered`, one row a marked feed of a firm: its marks leave no gap in the look-back."""
     spans = (
-        marks.join(firms.select("uscc", needed_from=pl.max_horizontal("established_on", pl.lit(start))), on="uscc")
-        .filter(pl.col("period_to") >= pl.col("needed_from"))
-        .sort("uscc", "period_from")
-        .with_columns(reached=(pl.col("period_to").cum_max().shift(1).over("uscc")))
+        marks.join(firms.select("uscc", "established_on"), on="uscc")
+        .with_columns(needed_from=pl.max_horizontal("established_on", "start"))
+        .sort("feed", "uscc", "period_from")
     )
-    gap = pl.col("period_from") > pl.coalesce(pl.col("reached") + timedelta(days=1), pl.col("needed_from"))
-    inside = pl.col("period_from") <= due
-    gapless = spans.group_by("uscc").agg(
-        gapless=~(gap & inside).any(), until=pl.col("period_to").max(), needed_from=pl.col("needed_from").first()
+    needed = pl.col("period_to") >= pl.col("needed_from")
+    reached = pl.col("period_to").filter(needed).cum_max().shift(1)
+    start = pl.col("period_from").filter(needed)
+    gap = start > pl.coalesce(reached + timedelta(days=1), pl.col("needed_from").filter(needed))
+    inside = start <= pl.col("due").filter(needed)
+    found = spans.group_by("feed", "uscc").agg(
+        gapless=~(gap & inside).any(),
+        until=pl.col("period_to").filter(needed).max(),
+        young=(pl.col("established_on") > pl.col("due")).first(),
+        due=pl.col("due").first(),
     )
-    found = marks.select("uscc").unique().join(gapless, on="uscc", how="left")
-    young = firms.select("uscc", young=pl.col("established_on") > due)
-    reaches = pl.col("gapless").fill_null(value=False) & (pl.col("until") >= due).fill_null(value=False)
-    return found.join(young, on="uscc", how="left").select("uscc", covered=reaches | pl.col("young"))
+    reaches = pl.col("gapless") & (pl.col("until") >= pl.col("due")).fill_null(value=False)
+    return found.select("feed", "uscc", covered=reaches | pl.col("young"))

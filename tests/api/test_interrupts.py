@@ -81,8 +81,10 @@ def tried(town: Ground, command: str, how: signal.Signals, moments: list[float])
     WHOLE[command](town)
 
 
-@pytest.mark.parametrize("command", SECONDS)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [("data", signal.SIGKILL), ("data", signal.SIGINT), ("train", signal.SIGINT), ("score", signal.SIGKILL)],
+)
 def test_a_command_that_is_ended_leaves_nothing_half_written(command: str, how: signal.Signals, tmp_path: Path) -> None:
     town = ground().copy(tmp_path / "town")
     tried(town, command, how, [0.6 * SECONDS[command]])

@@ -1,6 +1,6 @@
 """A model of any wide table: what it accepts, what it keeps, what it says of leaks."""
 
-import datetime
+import datetime as dt
 from decimal import Decimal
 
 import numpy as np
@@ -29,7 +29,7 @@ def wide(rows: int, seed: int) -> pl.DataFrame:
             "sector": pl.Series([None if gap[2][i] else SECTORS[sector[i]] for i in range(rows)]),
             "listed": draw.random(rows) < 0.5,
             "paid": pl.Series([Decimal(int(value)) / 100 for value in draw.integers(0, 10**6, rows)]),
-            "since": [datetime.date(2020, 1, 1) + datetime.timedelta(days=int(day)) for day in draw.integers(0, 900, rows)],
+            "since": [dt.date(2020, 1, 1) + dt.timedelta(days=int(day)) for day in draw.integers(0, 900, rows)],
             "same": pl.Series([7] * rows),
             "empty": pl.Series([None] * rows, dtype=pl.Float64),
             "nothing": pl.Series([None] * rows),
@@ -82,10 +82,10 @@ def test_directions_are_kept_and_missing_is_never_better_than_the_worst(
     assert fitted.certificate.holds
     copies = wide(100, 4)[[row] * (len(values) + 1)]
     debt = copies.with_columns(pl.Series("debt", [*sorted(values), None], dtype=pl.Float64))
-    assert fitted.pd(debt).diff().drop_nulls().min() >= 0  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+    assert fitted.pd(debt).diff().drop_nulls().min() >= 0  # pyright: ignore[reportOperatorIssue]
     ages = sorted((round(value * 10) for value in values), reverse=True)
     age = copies.with_columns(pl.Series("age", [*ages, None], dtype=pl.Int16))
-    assert fitted.pd(age).diff().drop_nulls().min() >= 0  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+    assert fitted.pd(age).diff().drop_nulls().min() >= 0  # pyright: ignore[reportOperatorIssue]
 
 
 @pytest.mark.parametrize("column", ["same", "empty", "nothing"])

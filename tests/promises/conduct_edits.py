@@ -127,15 +127,25 @@ _PAY = {"paid_on": pl.col("known_on"), "arrears_fen": pl.lit(0, pl.Int64)}
 _REPORTED = pl.col("state") == "reported"
 
 CONDUCT_EDITS: Sequence[Edit] = (
-    Edit("pay and file a tax in time", "better", _edit("tax_filings", pl.col("late_days") > 0, late_days=pl.lit(0, pl.Int64))),
+    Edit(
+        "pay and file a tax in time",
+        "better",
+        _edit("tax_filings", pl.col("late_days") > 0, late_days=pl.lit(0, pl.Int64)),
+    ),
     Edit(
         "pay every tax earlier", "better", _everywhere("tax_filings", late_days=(pl.col("late_days") - 7).clip(0, None))
     ),
     Edit("pay what is owed", "better", _edit("tax_filings", pl.col("paid_on").is_null(), **_PAY)),
     Edit("pay everything owed", "better", _everywhere("tax_filings", **_PAY)),
-    Edit("owe more of a tax due", "worse", _edit("tax_filings", pl.lit(value=True), **{
-        "paid_on": pl.lit(None, pl.Date), "arrears_fen": pl.col("tax_fen"),
-    })),
+    Edit(
+        "owe more of a tax due",
+        "worse",
+        _edit(
+            "tax_filings",
+            pl.lit(value=True),
+            paid_on=pl.lit(None, pl.Date), arrears_fen=pl.col("tax_fen"),
+        ),
+    ),
     Edit("pay later", "worse", _edit("tax_filings", pl.lit(value=True), late_days=pl.col("late_days") + 40)),
     Edit("pay more tax", "better", _edit("tax_filings", PAID_CLEAN, tax_fen=pl.col("tax_fen") * 3 + 1)),
     Edit("pay more of every tax", "better", _everywhere("tax_filings", tax_fen=pl.col("tax_fen") + 10**7)),
@@ -150,37 +160,64 @@ CONDUCT_EDITS: Sequence[Edit] = (
     Edit(
         "be rated a step better",
         "better",
-        _edit("taxpayer_ratings", pl.col("grade").is_in(list(BETTER_GRADE)), grade=pl.col("grade").replace(BETTER_GRADE)),
+        _edit(
+            "taxpayer_ratings", pl.col("grade").is_in(list(BETTER_GRADE)), grade=pl.col("grade").replace(BETTER_GRADE)
+        ),
     ),
     Edit("be rated A in a year without rating", "better", _rating("A")),
     Edit("be rated D everywhere", "worse", _everywhere("taxpayer_ratings", grade=pl.lit("D"))),
     Edit("insure more persons", "better", _everywhere("social_insurance", headcount=pl.col("headcount") + 3)),
     Edit("insure nobody in a month", "worse", _drop("social_insurance", pl.col("arrears_fen") == 0)),
     Edit("pay contributions", "better", _everywhere("social_insurance", arrears_fen=pl.lit(0, pl.Int64))),
-    Edit("owe contributions", "worse", _edit("social_insurance", pl.lit(value=True), arrears_fen=pl.col("arrears_fen") + 10**6)),
-    Edit("insure a person less", "worse", _edit("social_insurance", pl.col("headcount") > 0, headcount=pl.lit(0, pl.Int64))),
+    Edit(
+        "owe contributions",
+        "worse",
+        _edit("social_insurance", pl.lit(value=True), arrears_fen=pl.col("arrears_fen") + 10**6),
+    ),
+    Edit(
+        "insure a person less",
+        "worse",
+        _edit("social_insurance", pl.col("headcount") > 0, headcount=pl.lit(0, pl.Int64)),
+    ),
     Edit("drop a public record", "better", _drop("public_records", pl.lit(value=True))),
-    Edit("drop every public record", "better", lambda frames, _, rng: {
-        **frames, "public_records": frames["public_records"].clear(),
-    }),
+    Edit(
+        "drop every public record",
+        "better",
+        lambda frames, _, rng: {
+            **frames,
+            "public_records": frames["public_records"].clear(),
+        },
+    ),
     Edit("settle a record", "better", _edit("public_records", pl.lit(value=True), removed_on=pl.col("listed_on"))),
     Edit("be sued", "worse", _listing("lawsuit_defendant")),
     Edit("be fined", "worse", _listing("administrative_penalty")),
     Edit("be listed", "worse", _listing("enforcement")),
     Edit("repay overdue amounts", "better", _everywhere("debts", overdue_days=pl.lit(0, pl.Int64))),
     Edit("be overdue", "worse", _edit("debts", pl.lit(value=True), overdue_days=pl.col("overdue_days") + 31)),
-    Edit("be classified a step better", "better", _everywhere("debts", five_class=pl.col("five_class").replace(BETTER_CLASS))),
-    Edit("owe less", "better", _everywhere("debts", balance_fen=pl.col("balance_fen") // 2, limit_fen=pl.col("limit_fen") // 2)),
+    Edit(
+        "be classified a step better",
+        "better",
+        _everywhere("debts", five_class=pl.col("five_class").replace(BETTER_CLASS)),
+    ),
+    Edit(
+        "owe less",
+        "better",
+        _everywhere("debts", balance_fen=pl.col("balance_fen") // 2, limit_fen=pl.col("limit_fen") // 2),
+    ),
     Edit("close a line", "better", _edit("debts", pl.col("closed_on").is_null(), closed_on=pl.col("as_of"))),
     Edit("owe more without security", "worse", _debt("unsecured")),
     Edit("owe more working capital", "worse", _debt("working_capital")),
     Edit("owe more with security", "same", _debt("secured")),
     *(Edit(f"be certified {tag}", "better", _certificate(tag)) for tag in TECH_TAGS),
-    Edit("let a certificate lapse", "worse", _edit("qualifications", pl.lit(value=True), valid_to=pl.col("granted_on"))),
+    Edit(
+        "let a certificate lapse", "worse", _edit("qualifications", pl.lit(value=True), valid_to=pl.col("granted_on"))
+    ),
     Edit("lose a certificate", "worse", _drop("qualifications", pl.lit(value=True))),
     Edit("have one more indicator", "better", _add_indicators),
     Edit("report an indicator that was missing", "better", _report_missing_indicator),
-    Edit("raise an indicator", "better", _edit("innovation_indicators", _REPORTED, value=pl.col("value").abs() * 2 + 1)),
+    Edit(
+        "raise an indicator", "better", _edit("innovation_indicators", _REPORTED, value=pl.col("value").abs() * 2 + 1)
+    ),
     Edit("raise every indicator", "better", _everywhere("innovation_indicators", value=pl.col("value").abs() * 2 + 1)),
     Edit("never report an indicator", "worse", _drop("innovation_indicators", pl.lit(value=True))),
 )

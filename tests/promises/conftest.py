@@ -23,11 +23,12 @@ from tests import make
 from tests.promises.thorny import thorny
 from tests.promises.worlds import World, kept
 
+ROOT_OF_CODE = Path(__file__).resolve().parents[2]
 BAG = 7
 PARK_FIRMS = 320
 SHORT_FIRMS = 140
-REAL_FIRMS = 60
-REAL_MOST_INVOICES = 1_500
+REAL_FIRMS = 45
+REAL_MOST_INVOICES = 900
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,6 @@ def all_real_world(real_frames: dict[str, pl.DataFrame]) -> World:
 
 @pytest.fixture(scope="session")
 def real_world(all_real_world: World) -> World:
-    """Sixty real firms with not too many invoices each."""
+    """Some real firms with not too many invoices each."""
     counts = all_real_world.frames["invoices"].group_by("uscc").len().filter(pl.col("len") <= REAL_MOST_INVOICES)
     return kept(all_real_world, counts["uscc"].sort().gather_every(max(1, counts.height // REAL_FIRMS)))

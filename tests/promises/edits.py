@@ -110,16 +110,21 @@ def drawn(partners_: pl.DataFrame, as_of: date, rng: np.random.Generator, direct
     back = np.where(recent, rng.integers(0, 400, count), rng.integers(0, DAYS_BACK, count))
     days = [as_of - timedelta(days=int(day)) for day in back]
     net = np.where(rng.random(count) < 0.2, rng.choice([1, 99_999, 100_000], count), 10 ** (rng.random(count) * 9.5))
-    return partners_.select("uscc", "counterparty_id").with_columns(
-        pl.Series("issued_on", days, dtype=pl.Date),
-        pl.Series("known_on", days, dtype=pl.Date),
-        pl.Series("invoice_no", [f"EDIT{number:08d}" for number in range(count)], dtype=pl.String),
-        pl.Series("net", net.astype(np.int64)),
-        supplier=pl.lit("authority"),
-        direction=pl.lit(direction),
-        is_void=pl.lit(value=False),
-        red_of=pl.lit(None, pl.String),
-    ).with_columns(**with_net(pl.col("net"))).drop("net")
+    return (
+        partners_.select("uscc", "counterparty_id")
+        .with_columns(
+            pl.Series("issued_on", days, dtype=pl.Date),
+            pl.Series("known_on", days, dtype=pl.Date),
+            pl.Series("invoice_no", [f"EDIT{number:08d}" for number in range(count)], dtype=pl.String),
+            pl.Series("net", net.astype(np.int64)),
+            supplier=pl.lit("authority"),
+            direction=pl.lit(direction),
+            is_void=pl.lit(value=False),
+            red_of=pl.lit(None, pl.String),
+        )
+        .with_columns(**with_net(pl.col("net")))
+        .drop("net")
+    )
 
 
 def red(sales: pl.DataFrame, number: str, red_of: pl.Expr, **changes: pl.Expr) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from tests.promises.worlds import World, kept
 
 @pytest.fixture(scope="session")
 def world(thorny_world: World) -> World:
-    """A world with fewer firms: each is also decided on alone."""
+    """A world with fewer firms: many are also decided on alone."""
     usccs = thorny_world.frames["enterprises"]["uscc"].unique().sort()
     return kept(thorny_world, usccs.gather_every(2))
 
@@ -57,12 +57,17 @@ def together(parts: Sequence[Decided]) -> Decided:
     return Decided(**{name: table[order] for name, table in joined.items()})
 
 
+def of(whole: Decided, usccs: pl.Series) -> Decided:
+    """The decisions of some firms only."""
+    rows = whole.limits["uscc"].is_in(usccs.implode()).arg_true()
+    return Decided(whole.limits[rows], whole.features[rows], whole.terms[rows])
+
+
 def test_each_enterprise_alone_gives_the_bits_of_the_batch(park_engine: Engine, world: World, whole: Decided) -> None:
     sources, asked = world.sources(), asked_of(world)
-    usccs = whole.limits["uscc"].to_list()
-    assert_same(
-        together([park_engine.decided(sources, world.as_of, only=[uscc], asked=asked) for uscc in usccs]), whole
-    )
+    usccs = whole.limits["uscc"].gather_every(5)
+    alone = together([park_engine.decided(sources, world.as_of, only=[uscc], asked=asked) for uscc in usccs])
+    assert_same(alone, of(whole, usccs))
 
 
 def test_one_enterprise_checked_from_its_own_rows_gives_the_bits_of_the_batch(
@@ -70,13 +75,13 @@ def test_one_enterprise_checked_from_its_own_rows_gives_the_bits_of_the_batch(
 ) -> None:
     grouped = world.frames["enterprises"].filter(pl.col("group_id").is_not_null())["uscc"]
     loners = whole.limits.filter(~pl.col("uscc").is_in(grouped.implode()))["uscc"]
-    for uscc in loners.gather_every(9):
+    for uscc in loners.gather_every(17):
         alone = kept(world, pl.Series([uscc]))
         found = park_engine.decided(alone.sources(), alone.as_of, asked=asked_of(world))
         assert row_bytes(found.limits) == row_bytes(whole.limits.filter(pl.col("uscc") == uscc))
 
 
-@pytest.mark.parametrize("chunk", [3, 8, 33])
+@pytest.mark.parametrize("chunk", [9, 33])
 def test_the_size_of_a_chunk_changes_no_bit(
     park_engine: Engine, world: World, whole: Decided, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,26 +89,24 @@ def test_the_size_of_a_chunk_changes_no_bit(
     assert_same(park_engine.decided(world.sources(), world.as_of, asked=asked_of(world)), whole)
 
 
-@settings(max_examples=4 if settings.default.max_examples < 100 else settings.default.max_examples // 10)  # pyright: ignore[reportOptionalMemberAccess]
+@settings(max_examples=2 if settings.default.max_examples < 100 else settings.default.max_examples // 10)  # pyright: ignore[reportOptionalMemberAccess]
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(1, 40))
-def test_order_and_cut_change_no_bit(
-    park_engine: Engine, world: World, whole: Decided, seed: int, cut: int
-) -> None:
+def test_order_and_cut_change_no_bit(park_engine: Engine, world: World, whole: Decided, seed: int, cut: int) -> None:
     sources, asked = shuffled(world, seed).sources(), asked_of(world)
     usccs = np.random.default_rng(seed).permutation(whole.limits["uscc"].to_numpy())
     parts = [
         park_engine.decided(sources, world.as_of, only=usccs[start : start + cut].tolist(), asked=asked)
         for start in range(0, len(usccs), cut)
-        if cut > 10 or start < 5 * cut
+        if start < 4 * cut
     ]
     done = together(parts)
-    rows = whole.limits["uscc"].is_in(done.limits["uscc"].implode()).arg_true()
-    assert_same(done, Decided(whole.limits[rows], whole.features[rows], whole.terms[rows]))
+    assert_same(done, of(whole, done.limits["uscc"]))
 
 
 def test_real_firms_in_another_order_and_alone_give_the_same_bits(real_engine: Engine, real_world: World) -> None:
     whole = real_engine.decided(real_world.sources(), real_world.as_of)
     assert_same(real_engine.decided(shuffled(real_world, 5).sources(), real_world.as_of), whole)
     sources = real_world.sources()
-    usccs = whole.limits["uscc"].to_list()
-    assert_same(together([real_engine.decided(sources, real_world.as_of, only=[uscc]) for uscc in usccs]), whole)
+    usccs = whole.limits["uscc"].gather_every(9)
+    alone = together([real_engine.decided(sources, real_world.as_of, only=[uscc]) for uscc in usccs])
+    assert_same(alone, of(whole, usccs))

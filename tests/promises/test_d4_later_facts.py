@@ -34,7 +34,8 @@ def known_by(world: World, day: date) -> World:
 def corrected(rows: pl.DataFrame, name: str, later: date) -> pl.DataFrame:
     """Each row once more, known later and otherwise: the latest word on its key."""
     last = rows.sort("known_on").unique(SOURCES[name].key, keep="last", maintain_order=True)
-    changes = {column: pl.col(column) * 2 + 1 for column in AMOUNTS if column in rows.columns}
+    amounts = [column for column in AMOUNTS if column in rows.columns and name != "invoices"]
+    changes = {column: pl.col(column) * 2 + 1 for column in amounts}
     flags = {
         "invoices": {"is_void": ~pl.col("is_void") & ~pl.col("invoice_no").str.contains(r"^[0-9]{20}$")},
         "taxpayer_ratings": {"grade": pl.lit("D")},
@@ -55,7 +56,9 @@ def new_facts(frames: Frames, later: date) -> Frames:
         "public_records": make.public_record(kind="serious_violation", listed_on=later - timedelta(days=90)),
         "taxpayer_ratings": make.taxpayer_rating(grade="D", year=later.year - 1),
         "debts": make.debt(debt_id="later", overdue_days=400, as_of=later - timedelta(days=30)),
-        "qualifications": make.qualification(tag="srdi", granted_on=later - timedelta(days=99), valid_to=date(2030, 1, 1)),
+        "qualifications": make.qualification(
+            tag="srdi", granted_on=later - timedelta(days=99), valid_to=date(2030, 1, 1)
+        ),
         "innovation_indicators": make.innovation_indicator(year=later.year - 1, value=10**12),
         "feeds": make.feed(period_to=later - timedelta(days=1), row_count=77),
     }

@@ -64,9 +64,7 @@ def made_up_terms(policy: Policy, seed: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["plain_world", "thorny_world"])
-def test_no_limit_of_a_park_is_above_a_hard_cap(
-    park_engine: Engine, name: str, request: pytest.FixtureRequest
-) -> None:
+def test_no_limit_of_a_park_is_above_a_hard_cap(park_engine: Engine, name: str, request: pytest.FixtureRequest) -> None:
     world: World = request.getfixturevalue(name)
     found = decided(park_engine, world, asked_of(world))
     terms = found["terms"].struct.unnest()

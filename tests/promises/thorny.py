@@ -25,10 +25,12 @@ def thorny(world: World, seed: int) -> World:
     rng = np.random.default_rng(seed)
     usccs = world.frames["enterprises"]["uscc"].unique().sort()
     steady = usccs.filter(pl.Series(rng.random(usccs.len()) < STEADY_SHARE))
-    invoices = pl.concat([
-        _odd(usccs, world.as_of, rng),
-        world.frames["invoices"].filter(pl.col("uscc").is_in(steady.implode())),
-    ])
+    invoices = pl.concat(
+        [
+            _odd(usccs, world.as_of, rng),
+            world.frames["invoices"].filter(pl.col("uscc").is_in(steady.implode())),
+        ]
+    )
     unique = invoices.unique([*INVOICES.key, "known_on"], keep="first", maintain_order=True)
     corrections = _corrections(unique, world.as_of, rng)
     whole = pl.concat([unique, corrections]).unique([*INVOICES.key, "known_on"], keep="first", maintain_order=True)
@@ -59,15 +61,28 @@ def _odd(usccs: pl.Series, as_of: date, rng: np.random.Generator) -> pl.DataFram
     linked = (net < 0) & (rng.random(count) < 0.65)
     back = np.where(rng.random(count) < 0.75, rng.integers(0, 420, count), rng.integers(0, 1_200, count))
     return _invoices(
-        uscc, as_of, back, net, partner, rng.choice(numbers, count),
-        np.where(linked, rng.choice(numbers, count), ""), rng.random(count) < 0.15,
+        uscc,
+        as_of,
+        back,
+        net,
+        partner,
+        rng.choice(numbers, count),
+        np.where(linked, rng.choice(numbers, count), ""),
+        rng.random(count) < 0.15,
         np.where(rng.random(count) < 0.7, "out", "in"),
     )
 
 
 def _invoices(
-    uscc: np.ndarray, as_of: date, back: np.ndarray, net: np.ndarray, partner: np.ndarray,
-    number: np.ndarray, red_of: np.ndarray, void: np.ndarray, direction: np.ndarray,
+    uscc: np.ndarray,
+    as_of: date,
+    back: np.ndarray,
+    net: np.ndarray,
+    partner: np.ndarray,
+    number: np.ndarray,
+    red_of: np.ndarray,
+    void: np.ndarray,
+    direction: np.ndarray,
 ) -> pl.DataFrame:
     days = pl.Series([as_of - timedelta(days=int(one)) for one in back], dtype=pl.Date)
     table = pl.DataFrame(

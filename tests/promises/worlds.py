@@ -133,9 +133,7 @@ def fell(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
         down = right[name] < left[name]
         if name == "limit_fen":
             down = down & ~exempt
-        found += [
-            (before["uscc"][row], name, before[name][row], after[name][row]) for row in down.arg_true().to_list()
-        ]
+        found += [(before["uscc"][row], name, before[name][row], after[name][row]) for row in down.arg_true().to_list()]
     return pl.DataFrame(
         found, schema={"uscc": pl.String, "what": pl.String, "before": pl.Object, "after": pl.Object}, orient="row"
     )
