@@ -26,8 +26,9 @@ Indices = NDArray[np.int64]
 SMALL_ROWS = 1_000
 FEW_DEFAULTS = 100
 FOLDS = 5
-# With this many rows three folds tell as much, in little more than half the time.
-MANY_ROWS, FEWER_FOLDS = 30_000, 3
+# From here on three folds tell as much, in little more than half the time.
+ROWS_FOR_FEWER_FOLDS, FEWER_FOLDS = 30_000, 3
+MANY_ROWS = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ def small_shape(rows: int, defaults: int) -> Shape:
 
 # Enough rows to let every tree be large; most_rounds bounds the time.
 MANY_SHAPES = (
-    Shape(leaves=63, depth=-1, rate=0.1, fewest_rows=20, ridge=1.0, columns=1.0, rows=1.0, most_rounds=400, extra=True),
+    Shape(leaves=31, depth=-1, rate=0.1, fewest_rows=50, ridge=1.0, columns=1.0, rows=1.0, most_rounds=560),
     Shape(
-        leaves=31, depth=-1, rate=0.1, fewest_rows=50, ridge=5.0, columns=1.0, rows=1.0, most_rounds=400, smooth=10.0
+        leaves=127, depth=-1, rate=0.05, fewest_rows=50, ridge=5.0, columns=1.0, rows=1.0, most_rounds=280, smooth=20.0
     ),
 )
 
@@ -116,9 +117,10 @@ def plan_for(
             3,
         )
     strengths = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-    if rows < MANY_ROWS:
+    if rows < ROWS_FOR_FEWER_FOLDS:
         return Plan("large", constrained, seed, FOLDS, 1, (4,), strengths, LARGE_SHAPES, 2)
-    return Plan("large", constrained, seed, FEWER_FOLDS, 1, (12,), strengths, MANY_SHAPES, 1)
+    shapes = LARGE_SHAPES if rows < MANY_ROWS else MANY_SHAPES
+    return Plan("large", constrained, seed, FEWER_FOLDS, 1, (12,), strengths, shapes, 1)
 
 
 def fit_pipeline(

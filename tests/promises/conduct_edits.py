@@ -143,7 +143,8 @@ CONDUCT_EDITS: Sequence[Edit] = (
         _edit(
             "tax_filings",
             pl.lit(value=True),
-            paid_on=pl.lit(None, pl.Date), arrears_fen=pl.col("tax_fen"),
+            paid_on=pl.lit(None, pl.Date),
+            arrears_fen=pl.col("tax_fen"),
         ),
     ),
     Edit("pay later", "worse", _edit("tax_filings", pl.lit(value=True), late_days=pl.col("late_days") + 40)),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from data_contracts.checking import sources_of
@@ -21,7 +20,7 @@ from models.sources.cumcm2020c import OPENED_ON, frames_of
 from models.validation import develop
 from tests import make
 from tests.promises.thorny import thorny
-from tests.promises.worlds import World, kept
+from tests.promises.worlds import Frames, World, kept
 
 ROOT_OF_CODE = Path(__file__).resolve().parents[2]
 BAG = 7
@@ -100,23 +99,22 @@ def thorny_world() -> World:
 
 
 @pytest.fixture(scope="session")
-def real_frames(shared_data: Path) -> dict[str, pl.DataFrame]:
-    """The 425 real firms as facts by source, exact duplicates left out."""
-    found = sources_of(frames_of(shared_data / "cumcm2020c"))[0]
-    return {name: rows for name, rows in vars(found).items() if name != "doubts"}
+def real_sources(shared_data: Path) -> Sources:
+    """The 425 real firms, exact duplicates left out."""
+    return sources_of(frames_of(shared_data / "cumcm2020c"))[0]
 
 
 @pytest.fixture(scope="session")
-def real_engine(shared_folder: Path, real_frames: dict[str, pl.DataFrame]) -> Engine:
+def real_engine(shared_folder: Path, real_sources: Sources) -> Engine:
     """The model trained on real firms, under the contest's policy."""
-    sources = make.checked_sources(real_frames)
-    return Engine(trained(shared_folder / "real-model", sources, OPENED_ON).model(), rulebook("cumcm2020c"))
+    return Engine(trained(shared_folder / "real-model", real_sources, OPENED_ON).model(), rulebook("cumcm2020c"))
 
 
 @pytest.fixture(scope="session")
-def all_real_world(real_frames: dict[str, pl.DataFrame]) -> World:
-    """Every real firm."""
-    return World({**real_frames, "loan_outcomes": real_frames["loan_outcomes"].clear()}, OPENED_ON)
+def all_real_world(real_sources: Sources) -> World:
+    """Every real firm, without outcomes."""
+    frames: Frames = {name: rows for name, rows in vars(real_sources).items() if name != "doubts"}
+    return World({**frames, "loan_outcomes": frames["loan_outcomes"].clear()}, OPENED_ON)
 
 
 @pytest.fixture(scope="session")

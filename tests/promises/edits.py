@@ -161,7 +161,10 @@ def _red_letter(linked: bool, times: int = 1) -> Change:
         sales = one_each(frames["invoices"].filter(SALE & (pl.col("issued_on") <= as_of)), rng)
         later = rng.random(sales.height)
         link = pl.col("invoice_no") if linked else pl.lit(None, pl.String)
-        days = [day + timedelta(days=int((as_of - day).days * part)) for day, part in zip(sales["issued_on"], later)]
+        days = [
+            day + timedelta(days=int((as_of - day).days * part))
+            for day, part in zip(sales["issued_on"], later, strict=True)
+        ]
         amount = pl.min_horizontal(pl.col("net_fen") * times, pl.lit(10**11))
         reds = red(sales.with_columns(**with_net(amount)), "RED", link).with_columns(
             pl.Series("issued_on", days, dtype=pl.Date), pl.Series("known_on", days, dtype=pl.Date)

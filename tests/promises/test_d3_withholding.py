@@ -1,5 +1,7 @@
-"""D3: withholding never pays. What is favourable: neither limit rises without it. What may be unfavourable: the limit
-rises only together with a condition that tells the bank what to check. Need-type inputs are exempt by name.
+"""D3: withholding never pays.
+
+What is favourable: neither limit rises without it. What may be unfavourable: the limit rises only together with a
+condition that tells the bank what to check. Need-type inputs are exempt by name.
 """
 
 from collections.abc import Callable

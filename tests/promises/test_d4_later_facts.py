@@ -76,7 +76,7 @@ def with_later(world: World, later: date) -> World:
         more = [corrected(rows, name, later)]
         if name in fresh:
             more.append(fresh[name].join(rows, on=SOURCES[name].key, how="anti", nulls_equal=True))
-        frames[name] = pl.concat([rows, *(one.select(rows.columns).cast(dict(rows.schema)) for one in more)])
+        frames[name] = pl.concat([rows, *(one.select(rows.columns).cast(rows.schema) for one in more)])
     return World(frames, world.as_of)
 
 

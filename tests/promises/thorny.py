@@ -21,7 +21,7 @@ STEADY_SHARE = 0.75
 
 
 def thorny(world: World, seed: int) -> World:
-    """The same firms with thorny invoices beside theirs or, one in four, instead; every second one has declared much."""
+    """The same firms with thorny invoices beside theirs or (one in four) instead; every second one declared much."""
     rng = np.random.default_rng(seed)
     usccs = world.frames["enterprises"]["uscc"].unique().sort()
     steady = usccs.filter(pl.Series(rng.random(usccs.len()) < STEADY_SHARE))
