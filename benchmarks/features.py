@@ -4,10 +4,10 @@
     python benchmarks/features.py --enterprises 20000   5 million invoices
     python benchmarks/features.py --only ours polars
 
-Every contender gets the same checked invoices in its own kind of table and must give the same whole numbers: red letters
-taken off the invoices they name, related parties left out, windows of 3 to 36 completed months, weakest parts, active
-months, breadth and concentration of buyers, repeat sales, cancelled share. Ours alone also looks for corrected versions.
-The firms are made up; the figures are about speed.
+Every contender gets the same checked invoices in its own kind of table and must give the same whole numbers: red
+letters taken off the invoices they name, related parties left out, windows of 3 to 36 completed months, weakest parts,
+active months, breadth and concentration of buyers, repeat sales, cancelled share. Ours alone also looks for corrected
+versions. The firms are made up; the figures are about speed.
 
 The baselines need the extra `bench`: pip install -e '.[bench]'.
 """
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -61,6 +61,8 @@ COLUMNS = (
     "cancelled_share_12m_bp",
 )
 KEY = ["firm", "partner", "number"]
+Table: TypeAlias = Any
+"""A frame or column of pandas, which has no types here."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ def with_pandas(given: Given) -> Callable[[], pl.DataFrame]:
     return lambda: pl.DataFrame({"uscc": firms["uscc"], **_pandas(invoices, members, firms["uscc"])})
 
 
-def _pandas(invoices: Any, members: Any, firms: Any) -> dict[str, Any]:
+def _pandas(invoices: Table, members: Table, firms: Table) -> dict[str, Table]:
     rows = invoices[invoices["uscc"] != invoices["counterparty_id"]]
     related = rows.merge(members, on=["uscc", "counterparty_id"], how="left", indicator=True)["_merge"].to_numpy()
     rows = rows[related == "left_only"]
@@ -281,10 +283,10 @@ def _pandas(invoices: Any, members: Any, firms: Any) -> dict[str, Any]:
     void = rows[rows["is_void"] & (rows["net"] > 0)]
     cancelled = pd.concat([void[["firm", "age"]].assign(amount=void["net"]), negative[["firm", "age", "amount"]]])
 
-    def per_firm(table: Any, column: str) -> Any:
+    def per_firm(table: Table, column: str) -> Table:
         return table.groupby("firm")[column].sum().reindex(firms, fill_value=0).to_numpy()
 
-    def between(start: int, stop: int) -> Any:
+    def between(start: int, stop: int) -> Table:
         return per_firm(sales[(sales["age"] >= start) & (sales["age"] < stop)], "net")
 
     sums = {stretch: between(*stretch) for stretch in _stretches()}
@@ -301,7 +303,7 @@ def _pandas(invoices: Any, members: Any, firms: Any) -> dict[str, Any]:
     return {name: found[name] for name in COLUMNS}
 
 
-def _pandas_reversed(positive: Any, negative: Any) -> tuple[Any, Any]:
+def _pandas_reversed(positive: Table, negative: Table) -> tuple[Table, Table]:
     named = negative[negative["red_of"].notna()].drop(columns="number").rename(columns={"red_of": "number"})
     linked = named.groupby([*KEY, "age"], as_index=False)["amount"].sum()
     sums = linked.groupby(KEY, as_index=False)["amount"].sum().rename(columns={"amount": "red"})
@@ -324,7 +326,7 @@ def _pandas_reversed(positive: Any, negative: Any) -> tuple[Any, Any]:
     return sales, pd.concat([loose[columns], excess.loc[excess["amount"] > 0, columns]])
 
 
-def _pandas_active(sales: Any, reds: Any, firms: Any) -> dict[str, Any]:
+def _pandas_active(sales: Table, reds: Table, firms: Table) -> dict[str, Table]:
     signed = pd.concat(
         [
             sales[["firm", "age"]].assign(amount=sales["net"]),
@@ -342,7 +344,7 @@ def _pandas_active(sales: Any, reds: Any, firms: Any) -> dict[str, Any]:
     return {name: values.to_numpy().astype("int64") for name, values in found.items()}
 
 
-def _pandas_buyers(sales: Any, reds: Any, firms: Any, kept: Any) -> dict[str, Any]:
+def _pandas_buyers(sales: Table, reds: Table, firms: Table, kept: Table) -> dict[str, Table]:
     window = sales[(sales["age"] >= 0) & (sales["age"] < 24)]
     window = window.assign(
         raw=window["net"].where(window["age"] < 12, 0), prior=window["net"].where(window["age"] >= 12, 0)
@@ -416,7 +418,8 @@ rows AS (
 positive AS (SELECT * FROM rows WHERE NOT is_void AND net > 0),
 negative AS (SELECT *, -net AS amount FROM rows WHERE NOT is_void AND net < 0),
 linked AS (
-    SELECT firm, partner, red_of AS number, age, sum(amount) AS amount FROM negative WHERE red_of IS NOT NULL GROUP BY ALL
+    SELECT firm, partner, red_of AS number, age, sum(amount) AS amount
+    FROM negative WHERE red_of IS NOT NULL GROUP BY ALL
 ),
 sums AS (SELECT firm, partner, number, sum(amount) AS red FROM linked GROUP BY ALL),
 touched AS (
@@ -432,8 +435,9 @@ sales AS (
 used AS (SELECT firm, partner, number, sum(taken) AS used FROM touched GROUP BY ALL),
 excess AS (
     SELECT firm, partner, age,
-           greatest(amount - greatest(zero(used) - (sum(amount) OVER (PARTITION BY firm, partner, number ORDER BY age DESC
-                                                    ROWS UNBOUNDED PRECEDING) - amount), 0), 0) AS amount
+           greatest(amount - greatest(zero(used) - (sum(amount) OVER (PARTITION BY firm, partner, number
+                                                    ORDER BY age DESC ROWS UNBOUNDED PRECEDING) - amount), 0), 0)
+           AS amount
     FROM linked LEFT JOIN used USING (firm, partner, number)
 ),
 reds AS (
@@ -484,7 +488,7 @@ SELECT uscc, {windows}, {weakest},
        greatest(kept - (greatest(2 * zero(top1) - kept, 0) + 3) // 4, 0)::BIGINT AS sales_less_top1_12m_fen,
        greatest(kept - (greatest(2 * zero(top5) - kept, 0) + 3) // 4, 0)::BIGINT AS sales_less_top5_12m_fen,
        zero(repeat)::BIGINT AS repeat_sales_12m_fen,
-       CASE WHEN trade > 0 THEN least(zero(cancelled) * 10000 // trade, {most}) ELSE 0 END::BIGINT
+       CASE WHEN trade > 0 THEN least(zero(cancelled)::BIGINT * 10000 // trade::BIGINT, {most}) ELSE 0 END::BIGINT
            AS cancelled_share_12m_bp
 FROM whole ORDER BY uscc
 """

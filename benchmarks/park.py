@@ -5,8 +5,8 @@
 
 A made-up park draws each loan's default from a true PD. A model is developed on the loans of one park, with the whole
 path from checked facts on, and set beside the truth: out-of-fold on that park, and on a second park with another seed,
-which it never saw. All PDs are at the training base rate: there the truth of the park is on the same scale as the model.
-The last part is under the policy's central tendency, and every true PD is moved by the same log-odds as the model's.
+which it never saw. PDs are at the training base rate: there the park's truth is on the same scale as the model. The
+last part is under the policy's central tendency, with every true PD moved by the same log-odds as the model's.
 """
 
 import argparse
@@ -173,10 +173,8 @@ def redrawn(judged: Judged, base_rate: float, policy: Policy, seed: int) -> list
             covered[name] += bounds[names.index(name)] >= mean
     shares = {name: count / REDRAWS for name, count in covered.items()}
     each = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    return [
-        f"  {REDRAWS:,} redraws of all defaults: the bound covers the grade's true mean PD in"
-        f" {np.mean(list(shares.values())):.1%} (stated: {CONFIDENCE:.0%}): {each}"
-    ]
+    mean = f"{np.mean(list(shares.values())):.1%} (stated: {CONFIDENCE:.0%})"
+    return [f"  {REDRAWS:,} redraws of all defaults: the bound covers the grade's true mean PD in {mean}: {each}"]
 
 
 def firms_line(table: pl.DataFrame, model: Model, policy: Policy, true_log_odds: Floats) -> str:
@@ -198,10 +196,8 @@ def report(own: Known, other: Known, development: Development, model: Model, pol
     ]
     level = at_base_rate(policy, model.base_rate)
     bounds = grade_bounds(sets[0].log_odds, sets[0].defaulted, level.central_tendency.value / BP, level)
-    lines = [
-        f"\n{'':<26}{'loans':>8}{'defaults':>9}{'AUC':>9}{'':>14}{'true AUC':>10}{'of it':>9}{'log loss':>10}{'true':>10}"
-        f"{'ECE':>8}"
-    ]
+    heads = f"{'loans':>8}{'defaults':>9}{'AUC':>9}{'':>14}{'true AUC':>10}{'of it':>9}"
+    lines = [f"\n{'':<26}{heads}{'log loss':>10}{'true':>10}{'ECE':>8}"]
     lines += [discrimination(judged) for judged in sets]
     lines.append(f"\nat the training base rate of {model.base_rate:.2%}")
     for judged in sets:

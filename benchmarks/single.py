@@ -4,8 +4,8 @@
     python benchmarks/single.py --rounds 200
     python benchmarks/single.py --home HOME      the champion of a model store
 
-The enterprise is made up and has the 250 invoices of a usual one; the steps are those of the batch, which takes the same
-path. Beside the contract check stands pandera's own validation of the same invoices with the same contract.
+The enterprise is made up and has the 250 invoices of a usual one; the steps are those of the batch, which takes the
+same path. Beside the contract check stands pandera's own validation of the same invoices with the same contract.
 """
 
 import argparse

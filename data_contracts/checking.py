@@ -152,6 +152,8 @@ def _parted(
     rows: pl.Series | None,
     broken: pl.DataFrame,
 ) -> Checked:
+    if typed.is_empty() and broken.is_empty():
+        return Checked(good=typed, quarantined=_no_quarantine(source.name).clone(), warnings=(), read=0)
     verdicts = _verdicts(source, typed, failed)
     is_bad = _is_bad(verdicts)
     standing = typed if is_bad is None else typed.filter(~is_bad)
@@ -247,6 +249,8 @@ def _legacy_warning(good: pl.DataFrame) -> tuple[str, ...]:
 
 
 def _with_strangers(report: Checked, known: pl.Series) -> Checked:
+    if report.good.is_empty():
+        return report
     distinct = report.good["uscc"].unique()
     strangers = distinct.filter(~distinct.is_in(known.implode()))
     if strangers.is_empty():
@@ -262,6 +266,8 @@ def _no_doubts() -> pl.DataFrame:
 
 def _doubts(source: Source, quarantined: pl.DataFrame) -> pl.DataFrame:
     """Whom the quarantined rows cast doubt on; a day that is itself in question counts as "always"."""
+    if quarantined.is_empty():
+        return _no_doubts()
     suspect = quarantined.filter(~pl.col("exact_duplicate"))
     if suspect.is_empty():
         return _no_doubts()

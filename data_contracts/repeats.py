@@ -41,9 +41,9 @@ def repeats(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _suspects(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows whose key has the hash of another row's key: all repeats are among them, and hardly any other."""
-    hashes = rows.select(*source.key, "known_on").hash_rows()
-    numbered = rows.with_row_index(_AT)
-    return numbered.filter(hashes.is_duplicated())
+    again = rows.select(*source.key, "known_on").hash_rows().is_duplicated()
+    # Nearly always none, and then nothing else is to be copied.
+    return rows.with_row_index(_AT).filter(again) if again.any() else rows.clear().with_row_index(_AT)
 
 
 def _verdict(source: Source) -> pl.Expr:

@@ -300,6 +300,8 @@ def _best(figures: Sequence[Figures]) -> Figures:
 
 def _said(figures: Figures) -> str:
     auc, loss = figures.metrics["auc"], figures.metrics["log_loss"]
+    if len(auc.values) == 1:
+        return f"AUC {auc.mean:.3f}, log loss {loss.mean:.3f}"
     return f"AUC {auc.mean:.3f} ± {auc.sd:.3f}, log loss {loss.mean:.3f} ± {loss.sd:.3f}"
 
 

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from data_contracts.sources import SOURCES, Source, Sources
+from data_contracts.sources import SOURCES, Sources
 from scoring.calendar import filings_due_until, marks_due_until, months_before
 
 
@@ -73,9 +73,7 @@ def feed_states(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFr
     found = pl.concat([_reconciled(feed, sources, marks, as_of) for feed in FEEDS])
     counted = pl.col("row_count") == pl.col("rows").fill_null(0)
     summed = pl.col("total_fen").is_null() | (pl.col("total_fen") == pl.col("sum").fill_null(0))
-    marked = (
-        marks.join(found, on="mark", how="left").group_by("feed", "uscc").agg(agrees=(counted & summed).all())
-    )
+    marked = marks.join(found, on="mark", how="left").group_by("feed", "uscc").agg(agrees=(counted & summed).all())
     states = (
         marked.join(_covered(marks, firms), on=["feed", "uscc"], how="left")
         .join(_doubted(sources, as_of), on=["feed", "uscc"], how="left")
@@ -118,7 +116,7 @@ def _marks(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
 
 
 def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
-    """`feed`, `uscc` and `doubted`, true: a row of the feed is in quarantine; one without a direction may be of both."""
+    """`feed`, `uscc` and `doubted`, true: a row of the feed is in quarantine; without a direction it may be of both."""
     told = sources.doubts.filter(pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
     pairs = told.select("uscc", "source", said="direction").join(_feeds(as_of), on="source")
     said = pl.col("said").eq_missing(pl.col("direction")) | pl.col("said").is_null()

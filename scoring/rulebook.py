@@ -11,7 +11,7 @@ from scoring.features import Features
 from scoring.points import parse_ruleset, points
 from scoring.policy import Policy, parse_policy, policy_version
 from scoring.ruleset import Ruleset
-from scoring.sme_size import SizeClasses, parse_size_classes, size_class
+from scoring.sme_size import SizeClasses, industry_of, parse_size_classes, size_class
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,11 @@ def under_policy(features: Features, sources: Sources, as_of: date, rulebook: Ru
 
     Points are null where the policy names no ruleset; `points_share_bp` is then null too, which lifts nothing.
     """
-    sized = features.with_columns(size_class=size_class(rulebook.size_classes))
+    sized = (
+        features.with_columns(industry=industry_of(rulebook.size_classes))
+        .with_columns(size_class=size_class(rulebook.size_classes, pl.col("industry")))
+        .drop("industry")
+    )
     if rulebook.ruleset is None:
         return sized.with_columns(innovation_points=pl.lit(None, pl.Float64), points_share_bp=pl.lit(None, pl.Int64))
     registry = current(sources, "enterprises", as_of).join(features.select("uscc"), on="uscc", how="semi")

@@ -92,14 +92,18 @@ def industry_of(classes: SizeClasses) -> pl.Expr:
     return pl.coalesce(found)
 
 
-def size_class(classes: SizeClasses) -> pl.Expr:
+def size_class(classes: SizeClasses, industry: pl.Expr | None = None) -> pl.Expr:
     """The size class of a row with `industry_code`, `employees`, `revenue_fen` and `total_assets_fen`.
+
+    Args:
+        classes: the table.
+        industry: where `industry_of` has been worked out already; it is looked at many times.
 
     Returns:
         String: "large", "medium", "small" or "micro". Null where the industry is not in the table, or where a metric
         that its industry asks for is null, unless a metric that is known already makes the firm micro.
     """
-    industry = industry_of(classes)
+    industry = industry_of(classes) if industry is None else industry
     ranks = [_rank(metric, value, industry, classes) for metric, value in _METRICS.items()]
     lowest = pl.min_horizontal(ranks)  # leaves nulls out
     unknown = pl.any_horizontal([rank.is_null() for rank in ranks])
@@ -111,13 +115,13 @@ def _rank(metric: str, value: pl.Expr, industry: pl.Expr, classes: SizeClasses) 
     """How many of the three lower bounds the metric reaches, 0 to 3; 3 where the industry does not ask for it."""
     unit = 1 if metric == "employees" else WAN_FEN
     reached = pl.lit(0, pl.Int32)
-    asked = pl.lit(value=False)
     for name in NAMES[1:]:
         bounds = {found.id: getattr(getattr(found, name), metric) for found in classes.industries}
         bound = _looked_up(industry, {key: at * unit for key, at in bounds.items() if at is not None}, pl.Int64)
-        asked = asked | bound.is_not_null()
         reached = reached + (value >= bound).cast(pl.Int32)
-    return pl.when(asked).then(reached).otherwise(pl.lit(3, pl.Int32))
+    # A metric is asked for in all three classes or in none.
+    asked = [found.id for found in classes.industries if getattr(found.small, metric) is not None]
+    return pl.when(industry.is_in(asked)).then(reached).otherwise(pl.lit(3, pl.Int32))
 
 
 def _looked_up(key: pl.Expr, table: dict[str, str] | dict[str, int], dtype: type[pl.DataType]) -> pl.Expr:

@@ -86,8 +86,8 @@ def _reversed(positive: pl.DataFrame, negative: pl.DataFrame) -> tuple[pl.DataFr
     """Take each linked red letter off the invoice it names; what is left over is U.
 
     Several invoices may share a number, a firm and a partner; they are reversed from the latest back. Red letters are
-    used up from the oldest on, so that what exceeds is theirs that fall into the most windows; each keeps its own month,
-    for if all were dated with the latest, one more red letter would clear the months of the others.
+    used up from the oldest on, so that those that exceed fall into the most windows. Each keeps its own month: were all
+    dated with the latest, one more red letter would clear the months of the others and so help.
     """
     named = ["firm", "partner", "number"]
     linked = (

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -160,3 +161,16 @@ def test_leaks_raise_alarms_and_never_an_error() -> None:
     named = {alarm.column for alarm in fit_table(spoiled, "bad").alarms}
     assert {"copy", "term", "told", "number"} <= named
     assert not {"debt", "age", "sector"} & named
+
+
+def test_on_german_credit_it_ranks_unseen_applicants_and_keeps_its_directions(shared_data: Path) -> None:
+    table = pl.read_parquet(shared_data / "german_credit" / "data.parquet")
+    unseen = table.with_row_index("row").filter(pl.col("row") % 4 == 0).drop("row")
+    seen = table.join(unseen, on=table.columns, how="anti")
+    fitted = fit_table(seen, "is_default", directions={"duration_in_month": 1, "age_in_years": -1})
+    pd = fitted.pd(unseen)
+    assert fitted.certificate.holds
+    assert auc(unseen["is_default"].to_numpy(), pd.to_numpy()) > 0.72
+    longer = fitted.pd(unseen.with_columns(pl.col("duration_in_month") + 6))
+    assert (longer >= pd).all()
+    assert (longer > pd).any()

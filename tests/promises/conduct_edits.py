@@ -21,7 +21,7 @@ def _edit(name: str, where: pl.Expr, **changes: pl.Expr) -> Change:
 
 def _everywhere(name: str, **changes: pl.Expr) -> Change:
     """The same change in every row of a source: what one row's lot may miss."""
-    return lambda frames, _, rng: {**frames, name: frames[name].with_columns(**changes)}
+    return lambda frames, _as_of, _rng: {**frames, name: frames[name].with_columns(**changes)}
 
 
 def _drop(name: str, where: pl.Expr) -> Change:
@@ -184,7 +184,7 @@ CONDUCT_EDITS: Sequence[Edit] = (
     Edit(
         "drop every public record",
         "better",
-        lambda frames, _, rng: {
+        lambda frames, _as_of, _rng: {
             **frames,
             "public_records": frames["public_records"].clear(),
         },

@@ -12,11 +12,12 @@ import pytest
 
 from data_contracts.sources import SOURCES
 from models.batch import Engine
+from scoring.catalogue import MODEL_INPUTS
 from tests.promises.conduct_edits import PAID_CLEAN
 from tests.promises.conftest import park_world
 from tests.promises.edits import IN, OUT, PURCHASE, SALE, Frames, dropped, one_each
 from tests.promises.thorny import thorny
-from tests.promises.worlds import World, decided, remarked
+from tests.promises.worlds import World, decided, fell, remarked, told
 
 ANY = pl.lit(value=True)
 FAVOURABLE_RECORDS = {
@@ -43,6 +44,7 @@ FEEDS = {
     "debts": ("debts", ANY),
     "public records": ("public_records", ANY),
 }
+NEVER_HELPED = [*(feature.name for feature in MODEL_INPUTS), "tax_paid_complete_24m_fen", "pd_12m", "pd_hi"]
 LIMITS = ("limit_fen", "conditional_limit_fen")
 
 Before = Callable[[str], tuple[World, Engine, pl.DataFrame]]
@@ -124,6 +126,8 @@ def check_feed(world: World, engine: Engine, base: pl.DataFrame, feed: str) -> N
         after = decided(engine, World(frames, world.as_of))
         found = rose(base, after, "limit_fen", unless_told=True)
         assert found.is_empty(), f"{feed}, rows {rows}, marks {marks}: {found.head(5).to_dicts()}"
+        helped = fell(after, base).filter(pl.col("what").is_in(NEVER_HELPED))
+        assert helped.is_empty(), told(helped, f"{feed}, rows {rows}, marks {marks}: withholding helped")
 
 
 @pytest.mark.parametrize("feed", FEEDS)

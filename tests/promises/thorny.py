@@ -60,49 +60,25 @@ def _odd(usccs: pl.Series, as_of: date, rng: np.random.Generator) -> pl.DataFram
     partner = np.where(rng.random(count) < 0.03, uscc, partner)
     linked = (net < 0) & (rng.random(count) < 0.65)
     back = np.where(rng.random(count) < 0.75, rng.integers(0, 420, count), rng.integers(0, 1_200, count))
-    return _invoices(
-        uscc,
-        as_of,
-        back,
-        net,
-        partner,
-        rng.choice(numbers, count),
-        np.where(linked, rng.choice(numbers, count), ""),
-        rng.random(count) < 0.15,
-        np.where(rng.random(count) < 0.7, "out", "in"),
-    )
-
-
-def _invoices(
-    uscc: np.ndarray,
-    as_of: date,
-    back: np.ndarray,
-    net: np.ndarray,
-    partner: np.ndarray,
-    number: np.ndarray,
-    red_of: np.ndarray,
-    void: np.ndarray,
-    direction: np.ndarray,
-) -> pl.DataFrame:
     days = pl.Series([as_of - timedelta(days=int(one)) for one in back], dtype=pl.Date)
     table = pl.DataFrame(
         {
             "uscc": uscc.tolist(),
             "known_on": days,
-            "direction": direction.tolist(),
-            "invoice_no": number.tolist(),
+            "direction": rng.choice(np.array(["out", "out", "in"]), count).tolist(),
+            "invoice_no": rng.choice(numbers, count).tolist(),
             "counterparty_id": partner.tolist(),
             "issued_on": days,
             "net_fen": net.tolist(),
-            "is_void": void.tolist(),
-            "red_of": red_of.tolist(),
+            "is_void": rng.random(count) < 0.15,
+            "red_of": rng.choice(numbers, count).tolist(),
         },
         schema_overrides={"net_fen": pl.Int64},
     )
     return table.with_columns(
         **with_net(pl.col("net_fen")),
         supplier=pl.lit("authority"),
-        red_of=pl.when(pl.col("red_of") != "").then("red_of"),
+        red_of=pl.when(pl.Series(linked)).then("red_of"),
     ).select(list(INVOICES.columns))
 
 

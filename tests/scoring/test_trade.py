@@ -51,8 +51,10 @@ def by_hand(records: list[dict[str, Any]]) -> dict[str, int]:
             taken = min(rest, one["net_fen"])
             left[id(one)] -= taken
             rest -= taken
-        if rest:
-            loose.append((min(age[id(red)] for red in reds), partner, rest))
+        for red in sorted(reds, key=lambda red: age[id(red)]):  # the oldest are used up first, so the latest exceed
+            exceeds = min(rest, -red["net_fen"])
+            rest -= exceeds
+            loose.append((age[id(red)], partner, exceeds))
     month = [sum(left[id(one)] for one in positive if age[id(one)] == back) for back in range(36)]
     unlinked = {window: sum(amount for back, _, amount in loose if back < window) for window in (3, 6, 12, 24, 36)}
     active = [month[back] - sum(amount for when, _, amount in loose if when == back) > 0 for back in range(36)]
@@ -143,6 +145,15 @@ def test_what_a_red_letter_exceeds_its_invoice_by_counts_against_every_window() 
     red = make.invoice(invoice_no="00000002", issued_on=date(2024, 12, 5), net_fen=-300_000, red_of="00000001")
     other = make.invoice(invoice_no="00000003", issued_on=date(2024, 12, 6), net_fen=500_000)
     assert seen([sale, red, other])["sales_3m_fen"] == 300_000
+
+
+def test_one_more_red_letter_does_not_clear_the_month_of_an_earlier_one() -> None:
+    spring, autumn = date(2024, 4, 8), date(2024, 10, 8)
+    sale = make.invoice(invoice_no="00000001", issued_on=spring, net_fen=10_000)
+    early = make.invoice(invoice_no="00000002", issued_on=spring, net_fen=-10_000, red_of="99999999")
+    late = make.invoice(invoice_no="00000003", issued_on=autumn, net_fen=-1, red_of="99999999")
+    assert seen([sale, early])["active_months_12m"] == 0
+    assert seen([sale, early, late])["active_months_12m"] == 0
 
 
 @pytest.mark.parametrize("buyer", ["same firm", "same group"])
