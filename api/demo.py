@@ -53,7 +53,7 @@ def run_demo(folder: Path, enterprises: int, seed: int) -> None:
     console.print(Rule("3/6 训练 train: a challenger, judged beside plain rivals", align="left"))
     with progress.steps() as (on_days, on_progress):
         trained = train(
-            found.sources, home, at=datetime.now(UTC), seed=seed, repeats=1, on_days=on_days, on_progress=on_progress
+            found.sources, home, at=datetime.now(UTC), seed=seed, repeats=2, on_days=on_days, on_progress=on_progress
         )
     console.print(views.development_view(trained))
 

@@ -478,10 +478,11 @@ breadth AS (
 ),
 whole AS (
     SELECT *, zero(s0_12) - zero(u12) AS kept, zero(cancelled) + zero(gross) AS trade
-    FROM firms LEFT JOIN sold ON firm = uscc LEFT JOIN off USING (firm) LEFT JOIN cancelled USING (firm)
+    FROM (SELECT uscc AS firm FROM firms) LEFT JOIN sold USING (firm) LEFT JOIN off USING (firm)
+    LEFT JOIN cancelled USING (firm)
     LEFT JOIN active USING (firm) LEFT JOIN breadth USING (firm)
 )
-SELECT uscc, {windows}, {weakest},
+SELECT firm AS uscc, {windows}, {weakest},
        zero(active_months_12m) AS active_months_12m, zero(active_months_24m) AS active_months_24m,
        zero(active_months_36m) AS active_months_36m, coalesce(months_since_sale, {months}) AS months_since_sale,
        zero(buyers_12m) AS buyers_12m,
@@ -490,7 +491,7 @@ SELECT uscc, {windows}, {weakest},
        zero(repeat)::BIGINT AS repeat_sales_12m_fen,
        CASE WHEN trade > 0 THEN least(zero(cancelled)::BIGINT * 10000 // trade::BIGINT, {most}) ELSE 0 END::BIGINT
            AS cancelled_share_12m_bp
-FROM whole ORDER BY uscc
+FROM whole ORDER BY firm
 """
 
 

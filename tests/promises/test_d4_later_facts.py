@@ -5,14 +5,14 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.sources import SOURCES
 from models.batch import Engine
 from tests import make
 from tests.promises.edits import Frames
-from tests.promises.test_d1_same_bits import assert_same
+from tests.promises.test_d1_same_bits import FEW, assert_same
 from tests.promises.worlds import World, kept
 
 DAYS = [date(2026, 6, 30), date(2026, 3, 14), date(2025, 8, 1)]
@@ -116,7 +116,7 @@ def test_a_doubt_cast_later_changes_nothing(park_engine: Engine, world: World) -
     assert_same(park_engine.decided(sources, world.as_of), park_engine.decided(world.sources(), world.as_of))
 
 
-@settings(max_examples=4 if settings.default.max_examples < 100 else settings.default.max_examples // 10)  # pyright: ignore[reportOptionalMemberAccess]
+@FEW
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_facts_moved_past_the_day_are_as_if_they_were_not_there(
     park_engine: Engine, world: World, seed: int
