@@ -30,7 +30,7 @@ for one in sys.argv[3:]:
 @pytest.fixture
 def limits(tmp_path: Path, park_engine: Engine, thorny_world: World) -> Path:
     """A limits file of a few firms."""
-    usccs = thorny_world.frames["enterprises"]["uscc"].unique().sort().gather_every(9)
+    usccs = thorny_world.frames["enterprises"]["uscc"].unique().sort().gather_every(24)
     world = kept(thorny_world, usccs)
     decided = park_engine.decided(world.sources(), world.as_of, asked=asked_of(world))
     text = policy_text("torch-points")[0]
@@ -89,7 +89,7 @@ def test_a_flipped_byte_of_the_feature_file_never_replays_to_another_decision(li
     first = ids(limits)[0]
     honest = replay(first, limits, park_home.folder)
     whole = path.read_bytes()
-    for at in range(5, len(whole), len(whole) // 12):
+    for at in range(5, len(whole), len(whole) // 6):
         path.write_bytes(whole)
         flipped(path, at)
         try:
