@@ -280,6 +280,14 @@ STANDING = (
         "more",
     ),
     Feature(
+        "unfiled_months_24m",
+        "近24个月未申报月数",
+        "count",
+        "due months of the last 24 that no VAT return covers, as far as the firm existed",
+        "tax_conduct",
+        "less",
+    ),
+    Feature(
         "taxpayer_d_years",
         "近两年D级次数",
         "count",
@@ -337,6 +345,7 @@ STANDING = (
         "debts",
         "less",
     ),
+    Feature("group_members", "集团其他成员数", "count", "other enterprises of the registry with its group_id", "debts"),
     Feature(
         "working_capital_need_fen",
         "流动资金贷款需求",

@@ -10,8 +10,15 @@ from fractions import Fraction
 import polars as pl
 
 from data_contracts.sources import SOURCES, UNSECURED_KINDS, Sources
-from scoring.calendar import filings_due_until, first_day, marks_due_until, month_number, months_before
-from scoring.feeds import known, latest
+from scoring.calendar import (
+    filings_due_until,
+    first_day,
+    marks_due_until,
+    month_number,
+    month_of,
+    months_before,
+)
+from scoring.feeds import heard, latest
 
 RATING_LEVELS = {"A": 4, "B": 3, "M": 2, "C": 1, "D": 0}
 """Order of the taxpayer grades; a grade that the list does not know yet has no level."""
@@ -23,8 +30,8 @@ BALANCE_ITEMS = ("receivables", "inventory", "prepayments", "payables", "advance
 
 
 def current(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
-    """The rows of a source that stand as of a day: known by then, corrections applied."""
-    return latest(known(getattr(sources, name), as_of), SOURCES[name].key)
+    """The rows of a source that stand as of a day: heard by then, corrections applied."""
+    return latest(heard(sources, name, as_of), SOURCES[name].key)
 
 
 def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
@@ -32,9 +39,12 @@ def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 
 
 def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Taxes paid, sales declared, lateness and arrears.
+    """Taxes paid, sales declared, lateness, arrears, and due months for which no VAT return is there.
 
-    `declared_months_fen` has the sales declared in the twelve months up to the last due quarter.
+    Args:
+        sources: checked facts.
+        firms: `uscc` and `established_on`; returns are due from the quarter after it.
+        as_of: facts known later are not seen.
     """
     due = filings_due_until(as_of)
     last_month = month_number(due)
@@ -51,7 +61,25 @@ def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataF
         tax_late_days_24m=pl.col("late_days").filter(recent).max(),
         tax_arrears_fen=pl.col("arrears_fen").sum(),
     )
-    return _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(0))
+    filled = _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(0))
+    return filled.with_columns(_unfiled_months(filings, firms, last_month)["unfiled_months_24m"])
+
+
+def _unfiled_months(filings: pl.DataFrame, firms: pl.DataFrame, last_due: int) -> pl.DataFrame:
+    """Due months of the last 24 that no VAT return covers: a return that was never filed is not a clean one.
+
+    Returns whose periods overlap would hide a gap; they put the feed in doubt instead (`scoring.feeds`).
+    """
+    next_quarter = (month_of(pl.col("established_on")) // 3 + 1) * 3
+    due = firms.select("uscc", start=pl.max_horizontal(next_quarter, pl.lit(last_due - 23)))
+    returns = filings.filter(pl.col("tax_kind") == "vat").join(due, on="uscc")
+    first = pl.max_horizontal(month_of(pl.col("period_from")), "start")
+    last = pl.min_horizontal(month_of(pl.col("period_to")), pl.lit(last_due))
+    covered = returns.group_by("uscc").agg(covered=(last - first + 1).clip(lower_bound=0).sum())
+    needed = (pl.lit(last_due + 1) - pl.col("start")).clip(lower_bound=0)
+    return due.join(covered, on="uscc", how="left", maintain_order="left").select(
+        unfiled_months_24m=(needed - pl.col("covered").fill_null(0)).clip(lower_bound=0).cast(pl.Int64)
+    )
 
 
 def rating_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
@@ -118,9 +146,13 @@ def record_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Da
 
 
 def certificate_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Is a certificate valid at `as_of`: 专精特新, and any of the technology tags."""
+    """Is a certificate valid at `as_of`: 专精特新, and any of the technology tags. In doubt, none counts."""
     held = current(sources, "qualifications", as_of)
     held = held.filter(pl.col("granted_on") <= as_of, pl.col("valid_to") >= as_of)
+    doubted = sources.doubts.filter(
+        pl.col("source") == "qualifications", pl.col("known_on").is_null() | (pl.col("known_on") <= as_of)
+    )
+    held = held.join(doubted, on="uscc", how="anti")
     found = held.group_by("uscc").agg(
         srdi_live=(pl.col("tag") == "srdi").any(), tech_live=pl.col("tag").is_in(TECH_TAGS).any()
     )

@@ -76,7 +76,7 @@ def features(sources: Sources, as_of: date, *, only: Sequence[str] | None = None
     members = _members(firms, registry)
     states = feed_states(sources, firms, as_of)
     parts = [
-        _registry(firms, as_of),
+        _registry(firms, members, as_of),
         _trade(sources, firms, members, as_of),
         tax_features(sources, firms, as_of),
         rating_features(sources, firms, as_of),
@@ -102,7 +102,9 @@ def _members(firms: pl.DataFrame, registry: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _registry(firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
+def _registry(firms: pl.DataFrame, members: pl.DataFrame, as_of: date) -> pl.DataFrame:
+    others = members.group_by("firm").agg(group_members=pl.len().cast(pl.Int64))
+    firms = firms.join(others, on="firm", how="left", maintain_order="left")
     entered = pl.col("zone_entered_on")
     return firms.select(
         "industry_code",
@@ -110,6 +112,7 @@ def _registry(firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
         "revenue_fen",
         "total_assets_fen",
         "registration_status",
+        pl.col("group_members").fill_null(0),
         age_months=whole_months_between(pl.col("established_on"), as_of),
         zone_months=pl.when(entered <= as_of).then(whole_months_between(entered, as_of)),
     )

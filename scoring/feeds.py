@@ -51,19 +51,37 @@ FEEDS = (
 )
 
 
+DELIVERED = frozenset({"feeds", *(feed.source for feed in FEEDS)})
+"""Sources of which an applicant's own rows do not count."""
+
+
 def known(frame: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """The rows known by `as_of`."""
     return frame.filter(pl.col("known_on") <= as_of)
 
 
+def heard(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
+    """The rows of a source that count: known by `as_of`, and not the applicant's own word where others deliver.
+
+    Invoices, filings, ratings, insurance, debts, records and their marks come from an authority or a bank; what an
+    applicant says of them neither helps nor hurts, so it can neither clear a record nor vouch for a feed.
+    """
+    rows = known(getattr(sources, name), as_of)
+    return rows.filter(pl.col("supplier") != "applicant") if name in DELIVERED else rows
+
+
 def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
-    """Of each key the row known last; a correction replaces what it corrects. Row order is not kept when rows go."""
+    """Of each key the row known last; a correction replaces what it corrects, but an applicant corrects no one else.
+
+    Row order is not kept when rows go.
+    """
     key = list(key)
     # Comparing hashes finds every repeated key, and hardly another, in a third of the time.
     suspect = frame.select(key).hash_rows().is_duplicated()
     if not suspect.any():
         return frame
-    corrected = frame.filter(suspect).sort("known_on").unique(subset=key, keep="last", maintain_order=True)
+    ranked = [pl.col("supplier") != "applicant"] if "supplier" in frame.columns else []
+    corrected = frame.filter(suspect).sort(*ranked, "known_on").unique(subset=key, keep="last", maintain_order=True)
     return pl.concat([frame.filter(~suspect), corrected])
 
 
@@ -110,17 +128,31 @@ def _feeds(as_of: date) -> pl.DataFrame:
 
 def _marks(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """The marks of the firms that stand, numbered in `mark`, with the columns of `_feeds`."""
-    marks = latest(known(sources.feeds, as_of), SOURCES["feeds"].key)
+    marks = latest(heard(sources, "feeds", as_of), SOURCES["feeds"].key)
     mine = marks.join(_feeds(as_of), on=["source", "direction"], nulls_equal=True)
     return mine.join(firms.select("uscc"), on="uscc", how="semi").with_row_index("mark")
 
 
 def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
-    """`feed`, `uscc` and `doubted`, true: a row of the feed is in quarantine; without a direction it may be of both."""
+    """`feed`, `uscc` and `doubted`, true: what a firm's feed says contradicts itself, or a row of it is in quarantine.
+
+    A quarantined invoice without a direction may be of both; a quarantined row of the registry or of the marks puts
+    every feed of its firm in doubt, since who the firm is, or what was delivered, is then not known. Filings of one
+    kind whose periods overlap declare the same sales twice.
+    """
     told = sources.doubts.filter(pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
     pairs = told.select("uscc", "source", said="direction").join(_feeds(as_of), on="source")
     said = pl.col("said").eq_missing(pl.col("direction")) | pl.col("said").is_null()
-    return pairs.filter(said).select("feed", "uscc").unique().with_columns(doubted=True)
+    of_all = told.filter(pl.col("source").is_in(["enterprises", "feeds"])).select("uscc").unique()
+    filings = latest(heard(sources, "tax_filings", as_of), SOURCES["tax_filings"].key).sort("period_from")
+    before = pl.col("period_to").cum_max().shift(1).over("uscc", "tax_kind")
+    twice = filings.filter(pl.col("period_from") <= before).select(pl.lit("tax_filings_feed").alias("feed"), "uscc")
+    doubts = [
+        pairs.filter(said).select("feed", "uscc"),
+        _feeds(as_of).select("feed").join(of_all, how="cross"),
+        twice,
+    ]
+    return pl.concat(doubts).unique().with_columns(doubted=True)
 
 
 def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) -> pl.DataFrame:
@@ -131,7 +163,7 @@ def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) 
     spoken = marks.filter(pl.col("feed") == feed.name).select(
         "uscc", "mark", "period_from", "period_to", marked_on="known_on"
     )
-    rows = getattr(sources, feed.source).lazy().filter(pl.col("known_on") <= as_of)
+    rows = heard(sources, feed.source, as_of).lazy()
     if feed.direction is not None:
         rows = rows.filter(pl.col("direction") == feed.direction)
     versions = (

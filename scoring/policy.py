@@ -154,7 +154,9 @@ class PointsBranch(Record):
             self.steps, "points_share_at_least_bp", lambda a, b: a < b, "points_share_at_least_bp must rise"
         )
         problems += _falls(self.steps, "amount_fen", lambda a, b: a <= b, "amount_fen must not fall with points")
-        problems += _rule_problems("open_when", self.open_when) + _rule_problems("clean_when", self.clean_when)
+        # A branch opens for what is known; what is not known of debts is answered by the condition on the report.
+        problems += _rule_problems("open_when", self.open_when, null_may_pass=True)
+        problems += _rule_problems("clean_when", self.clean_when, null_may_pass=True)
         return _refused(self, problems)
 
 
@@ -334,12 +336,12 @@ def _falls(steps: Sequence[Record], name: str, fits: Callable[[int, int], bool],
     return [problem] if any(not fits(a, b) for a, b in pairwise(values)) else []
 
 
-def _rule_problems(name: str, sql: str, *, ordered: bool = True) -> list[str]:
+def _rule_problems(name: str, sql: str, *, ordered: bool = True, null_may_pass: bool = False) -> list[str]:
     try:
         expression(sql)
+        wrong = wrong_ways(sql, null_may_pass=null_may_pass) if ordered else []
     except ValueError as error:
         return [f"{name}: {line}" for line in str(error).splitlines()]
-    wrong = wrong_ways(sql) if ordered else []
     return [
         f"{name}: runs the wrong way in {column}: a safer value may not turn a pass into a failure" for column in wrong
     ]

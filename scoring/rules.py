@@ -56,31 +56,52 @@ def expression(sql: str) -> pl.Expr:
     return found
 
 
-def wrong_ways(sql: str) -> list[str]:
+def wrong_ways(sql: str, *, null_may_pass: bool = False) -> list[str]:
     """The columns in which a rule runs the wrong way: a safer value turns its pass into a failure.
 
-    Decided by trying every combination of the values around the rule's own numbers; other columns are held fixed.
+    Decided by trying every combination of the values around the rule's own numbers; other columns are held fixed. What
+    is not known counts as worse than anything known, and an incomplete feed as worse than a complete one, so no rule
+    can reward withholding.
+
+    Args:
+        sql: the rule.
+        null_may_pass: for expressions whose "not known" is answered by a condition elsewhere.
+
+    Raises:
+        ValueError: the rule cannot be read, or has too many numbers to be tried.
     """
     found = expression(sql)
     names = sorted(set(found.meta.root_names()))
     grids = {name: _values(name, _numbers(_tree(found))) for name in names}
-    while _size(grids) > _MOST_GRID:
-        widest = max(grids, key=lambda name: len(grids[name]))
-        grids[widest] = grids[widest][::2]
+    if _size(grids) > _MOST_GRID:
+        raise ValueError("too many numbers and columns in one rule to try its directions; split it")
     rows = list(itertools.product(*grids.values()))
     table = pl.DataFrame(rows, schema={name: SCHEMA[name] for name in names}, orient="row")
     table = table.with_columns(passes=found.fill_null(value=False))
-    return [name for name in names if _runs_wrong(table, name, [other for other in names if other != name])]
+    return [
+        name
+        for name in names
+        if _runs_wrong(table, name, [other for other in names if other != name], null_may_pass=null_may_pass)
+    ]
 
 
-def _runs_wrong(table: pl.DataFrame, name: str, others: list[str]) -> bool:
-    better = CATALOGUE[name].better
-    if better is None:
+def _runs_wrong(table: pl.DataFrame, name: str, others: list[str], *, null_may_pass: bool) -> bool:
+    """Does a pass turn into a failure on the way from the worst value of a column to its best?"""
+    feature = CATALOGUE[name]
+    if feature.group == "feeds":
+        place = (pl.col(name) == "complete").fill_null(value=False).cast(pl.Int64)
+        ranked = table.filter(pl.col(name).is_in(FEED_STATES)).with_columns(place=place)
+    elif feature.better is not None:
+        worst_first = pl.col(name).rank("dense", descending=feature.better == "less").cast(pl.Int64)
+        ranked = table.with_columns(place=worst_first.fill_null(0))
+        ranked = ranked.filter(pl.col(name).is_not_null()) if null_may_pass else ranked
+    else:
         return False
-    known = table.filter(pl.col(name).is_not_null()).sort(name, descending=better == "less")
-    earlier = pl.col("passes").cast(pl.Int8).cum_max()
-    drop = (earlier.over(others) if others else earlier) > pl.col("passes").cast(pl.Int8)
-    return bool(known.select(drop.any()).item())
+    passed = pl.col("passes").cast(pl.Int8)
+    best = ranked.group_by("place", *others).agg(most=passed.max(), least=passed.min()).sort("place")
+    before = pl.col("most").cum_max().shift(1)
+    drop = (before.over(others, order_by="place") if others else before) > pl.col("least")
+    return bool(best.select(drop.any()).item())
 
 
 def _size(grids: Mapping[str, list[object]]) -> int:

@@ -17,7 +17,7 @@ import polars as pl
 
 from data_contracts.sources import INVOICES, Sources
 from scoring.calendar import age_in_months
-from scoring.feeds import known, latest
+from scoring.feeds import heard, latest
 
 MONTHS = 36
 LEAST_PARTNER_FEN = 100_000
@@ -53,7 +53,7 @@ def ledgers(sources: Sources, firms: pl.DataFrame, members: pl.DataFrame, as_of:
         members: `firm` and `counterparty_id` of related parties, left out of trade as the firm itself is.
         as_of: facts known later are not seen.
     """
-    invoices = latest(known(sources.invoices, as_of), INVOICES.key).join(firms, on="uscc", how="inner")
+    invoices = latest(heard(sources, "invoices", as_of), INVOICES.key).join(firms, on="uscc", how="inner")
     invoices = invoices.filter(pl.col("counterparty_id") != pl.col("uscc"))
     if members.height:
         invoices = invoices.join(members, on=["firm", "counterparty_id"], how="anti")
@@ -254,7 +254,9 @@ def partner_features(out: Ledger, partners: pl.DataFrame, firms: int) -> dict[st
         sales_less_top1_12m_fen=less("top1"),
         sales_less_top5_12m_fen=less("top5"),
         repeat_sales_12m_fen="repeat",
-        top1_share_12m_bp=pl.when(traded).then(pl.col("top1") * 10_000 // pl.col("total")),
+        top1_share_12m_bp=pl.when(traded).then(
+            (pl.col("top1").cast(pl.Int128) * 10_000 // pl.col("total")).cast(pl.Int64)
+        ),
         buyer_hhi_12m_bp=pl.when(traded).then(
             (pl.col("squares") * 10_000 // pl.col("total").cast(pl.Int128).pow(2)).cast(pl.Int64)
         ),

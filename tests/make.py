@@ -7,7 +7,7 @@ Makers give plain dicts; `frame` types them; `sources` checks them and asserts t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
@@ -123,6 +123,19 @@ def tax_filing(**changes: Any) -> Record:
         "arrears_fen": 0,
     }
     return record | changes
+
+
+def returns(first_year: int, last: date, **changes: Any) -> list[Record]:
+    """VAT returns without sales or tax of every quarter from the first of a year to the one that ends on `last`."""
+    found = []
+    for quarter in range((last.year - first_year) * 4 + last.month // 3):
+        year, month = first_year + quarter // 4, quarter % 4 * 3 + 1
+        end = date(year + month // 10, (month + 3) % 12, 1) - timedelta(days=1)
+        quiet = {"declared_sales_fen": 0, "tax_fen": 0, "paid_on": end + timedelta(days=10), **changes}
+        found.append(
+            tax_filing(period_from=date(year, month, 1), period_to=end, known_on=end + timedelta(days=15), **quiet)
+        )
+    return found
 
 
 def taxpayer_rating(**changes: Any) -> Record:

@@ -165,20 +165,25 @@ def test_a_start_up_never_gets_less_for_a_first_sale(rulebook: Rulebook, sale: i
     assert decided(firm, rulebook)["limit_fen"] >= 1_000_000 * FEN
 
 
+RETURNS = make.returns(2023, date(2024, 9, 30))
+
+
 @pytest.mark.parametrize(
     "blemish",
     [
-        {"tax_filings": [make.tax_filing(arrears_fen=1, paid_on=None)]},
+        {"tax_filings": [*RETURNS[:-1], RETURNS[-1] | {"tax_fen": 1, "arrears_fen": 1, "paid_on": None}]},
+        {"tax_filings": RETURNS[:-1]},
         {"public_records": [make.public_record(kind="abnormal_operation")]},
         {"debts": [make.debt(as_of=date(2024, 12, 31), overdue_days=1)]},
     ],
-    ids=["arrears", "listing", "overdue"],
+    ids=["arrears", "a return never filed", "listing", "overdue"],
 )
 def test_bad_conduct_closes_the_points_branch(blemish: dict[str, list[make.Record]], rulebook: Rulebook) -> None:
     firm = {
         "enterprises": [make.enterprise(established_on=date(2023, 1, 1), known_on=date(2023, 1, 1), revenue_fen=0)],
         "innovation_indicators": indicators(START_UP),
         "qualifications": [make.qualification()],
+        "tax_filings": RETURNS,
     }
     limits = []
     for given_facts in (firm, firm | blemish):

@@ -216,7 +216,6 @@ def test_what_is_no_policy_at_all_is_refused_with_a_word(text: str) -> None:
     "passes",
     [
         "zone_months >= 12 AND size_class IN ('small', 'micro')",
-        "COALESCE(live_listings, 0) = 0",
         "sales_12m_fen IS NOT NULL AND sales_12m_fen > 100",
         "CASE WHEN tech_live THEN sales_12m_fen > 5 ELSE sales_12m_fen > 50 END",
         "NOT (live_listings > 2)",

@@ -60,6 +60,9 @@ def test_a_rule_that_cannot_be_read_says_why(sql: str, problem: str) -> None:
         ("live_listings >= 1 OR sales_12m_fen > 5", ["live_listings"]),
         ("tax_arrears_fen > 0 AND sales_12m_fen < 7", ["sales_12m_fen", "tax_arrears_fen"]),
         ("NOT srdi_live", ["srdi_live"]),
+        ("overdue_days_now <= 3 OR overdue_days_now IS NULL", ["overdue_days_now"]),
+        ("COALESCE(live_listings, 0) = 0", ["live_listings"]),
+        ("debts_feed = 'missing'", ["debts_feed"]),
     ],
 )
 def test_a_rule_that_runs_the_wrong_way_is_refused(sql: str, columns: list[str]) -> None:
@@ -68,7 +71,21 @@ def test_a_rule_that_runs_the_wrong_way_is_refused(sql: str, columns: list[str])
 
 @pytest.mark.parametrize(
     "sql",
-    ["live_listings = 0", "overdue_days_now <= 3 OR overdue_days_now IS NULL", "tax_arrears_fen < 10000 OR srdi_live"],
+    ["live_listings = 0", "debts_feed = 'complete'", "tax_arrears_fen < 10000 OR srdi_live"],
 )
 def test_a_rule_that_rewards_the_safer_side_passes(sql: str) -> None:
     assert wrong_ways(sql) == []
+
+
+def test_what_a_condition_answers_elsewhere_may_pass_unknown() -> None:
+    assert wrong_ways("COALESCE(overdue_days_now, 0) = 0", null_may_pass=True) == []
+    assert wrong_ways("overdue_days_now = 1", null_may_pass=True) == ["overdue_days_now"]
+
+
+def test_a_rule_too_wide_to_be_tried_is_refused() -> None:
+    columns = ("sales_3m_fen", "sales_6m_fen", "sales_12m_fen", "sales_24m_fen", "sales_36m_fen", "buyers_12m")
+    wide = " AND ".join(
+        f"{name} > {number * 10} AND {name} < {number * 1000}" for number, name in enumerate(columns, 2)
+    )
+    with pytest.raises(ValueError, match="split it"):
+        wrong_ways(wide)
