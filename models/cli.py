@@ -86,7 +86,7 @@ def data_import(
     until 2021-02-22. Credit codes are made up. The bank's rating and the number of the firm never reach a feature.
     Marks are written for the invoices only, the one thing the set delivers whole.
 
-    Example: jifen data import cumcm2020c ../shared/data/cumcm2020c real
+    Example: jifen data import cumcm2020c SRC real
     """
     from models.sources.importing import import_folder
 

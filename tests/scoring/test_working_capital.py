@@ -13,7 +13,7 @@ CASES: list[dict[str, Any]] = yaml.safe_load(
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
-def test_the_regulators_formula_gives_the_sheets_figures_to_the_cent(case: dict[str, Any]) -> None:
+def test_the_regulators_formula_gives_the_sheets_figures_as_recomputed(case: dict[str, Any]) -> None:
     found = working_capital_need(**case["inputs"])
     assert list(found) == case["fen"]
     in_wan = [(Decimal(fen) / 1_000_000).quantize(Decimal("0.01"), ROUND_HALF_UP) for fen in found]
