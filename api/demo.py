@@ -10,7 +10,7 @@ from rich.rule import Rule
 from data_contracts.errors import UsageError
 from models import progress, views
 from models.development import train
-from models.explanation import REFERENCE_ONLY, explanation
+from models.explanation import KNOWN_FIGURES, REFERENCE_ONLY, explanation
 from models.park import write_park
 from models.registry import promote
 from models.replay import replay
@@ -67,7 +67,7 @@ def run_demo(folder: Path, enterprises: int, seed: int) -> None:
     names = names_of(found, limits["as_of"][0])
     for table in (views.limits_table(limits, names), views.summary_table(limits), views.why_zero_table(limits)):
         console.print(table)
-    console.print("\n".join(REFERENCE_ONLY))
+    console.print("\n".join((*KNOWN_FIGURES, *REFERENCE_ONLY)))
 
     console.print(Rule("6/6 解释与复算 explain and replay one decision", align="left"))
     one = limits.sort("limit_fen", "uscc", descending=[True, False]).row(limits.height // 20, named=True)

@@ -270,7 +270,7 @@ def score_command(
     Example: jifen score park --out limits.parquet --csv limits.csv
     """
     from models import progress, views
-    from models.explanation import REFERENCE_ONLY
+    from models.explanation import KNOWN_FIGURES, REFERENCE_ONLY
     from models.scoring_run import score_folder
 
     with progress.working("scoring") as told:
@@ -288,7 +288,7 @@ def score_command(
     console = progress.console()
     console.print(views.summary_table(limits))
     console.print(views.why_zero_table(limits))
-    for sentence in REFERENCE_ONLY:
+    for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY):
         typer.echo(sentence)
     typer.echo(f"{limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
 
