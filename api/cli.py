@@ -77,6 +77,30 @@ def demo_command(
     run_demo(folder if folder is not None else home() / "demo", enterprises, seed)
 
 
+@app.command("migrate")
+def migrate_command(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Apply nothing; exit 1 if something is missing.")] = False,
+) -> None:
+    """Bring the database to this program's schema; the service does the same as it starts.
+
+    Without JIFEN_DATABASE_URL it is the embedded PostgreSQL under JIFEN_HOME.
+
+    Example: jifen migrate
+    """
+    import asyncio
+
+    from api.migrating import bring_up_to_date, report_missing
+    from api.settings import Settings
+
+    if check:
+        missing = asyncio.run(report_missing(Settings()))
+        typer.echo("\n".join(f"missing {version}" for version in missing) or "nothing is missing")
+        raise typer.Exit(1 if missing else 0)
+    applied = asyncio.run(bring_up_to_date(Settings()))
+    typer.echo("\n".join(f"applied {version}" for version in applied) or "nothing to apply")
+
+
 def main() -> None:
     """Run the program."""
     sys.exit(app())

@@ -1,7 +1,7 @@
 """Completeness marks: what a supplier delivered, counted and summed so that a reader can tell whether rows are missing.
 
-The figures follow the `Feeds` contract: distinct keys of the rows that happened in the period and were known by the
-mark's own day, and the amount of the latest known row of each key.
+The figures follow the `Feeds` contract: distinct keys of the rows that happened, or stood, in the period and were known
+by the mark's own day, and the amount of the latest known row of each key.
 """
 
 from collections.abc import Mapping
@@ -43,9 +43,14 @@ def marks(source: Source, rows: pl.DataFrame, enterprises: pl.Series, period: Pe
         A frame of the `Feeds` contract, in the order of `enterprises`.
     """
     grid = _grid(source, enterprises)
-    counted = (
-        _latest(source, rows, period).group_by("uscc", "direction").agg(row_count=pl.len(), total_fen=_sum(source))
-    )
+    spoken = pl.DataFrame(
+        {"uscc": enterprises, "mark": 0, "first": period.first, "last": period.last},
+        schema_overrides={"uscc": pl.String, "mark": pl.Int64},
+    ).with_columns(marked_on=pl.lit(period.known_on))
+    latest = stood(source, rows, spoken)
+    if "direction" not in source.key:
+        latest = latest.with_columns(direction=pl.lit(None, pl.String))
+    counted = latest.group_by("uscc", "direction").agg(row_count=pl.len(), total_fen=_sum(source))
     found = grid.join(counted, on=["uscc", "direction"], how="left", nulls_equal=True, maintain_order="left")
     marked = found.with_columns(
         pl.col("row_count").fill_null(0).cast(pl.Int64),
@@ -73,14 +78,41 @@ def _grid(source: Source, enterprises: pl.Series) -> pl.DataFrame:
     )
 
 
-def _latest(source: Source, rows: pl.DataFrame, period: Period) -> pl.DataFrame:
-    known = pl.col("known_on") <= period.known_on
-    in_period = (
-        known & pl.col(source.happened_on).is_between(period.first, period.last) if source.happened_on else known
-    )
-    newest_last = rows.filter(in_period).sort("known_on", maintain_order=True)
-    latest = newest_last.unique(source.key, keep="last")
-    return latest if "direction" in source.key else latest.with_columns(direction=pl.lit(None, pl.String))
+def lasting(source: Source, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that each belong to the one day they happened on, and rows of subjects that stood for longer.
+
+    Args:
+        source: whose rows they are.
+        rows: its key, and the columns that `stands_until` reads.
+    """
+    if source.happened_on is None or source.stands_until is None:
+        return rows, rows.clear()
+    until = source.stands_until
+    states = rows.filter(until.is_null() | (until > pl.col(source.happened_on))).select(source.subject).unique()
+    events = rows.join(states, on=source.subject, how="anti", maintain_order="left")
+    return events, rows.join(states, on=source.subject, how="semi", maintain_order="left")
+
+
+def stood(source: Source, rows: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFrame:
+    """Each mark beside each row that it speaks of: known by its day, the latest of its key, in force in its period.
+
+    Args:
+        source: whose rows they are; for a source without a day every known row is spoken of.
+        rows: its key, `known_on` and the columns that `stands_until` reads, all versions, later ones last in a day.
+        spoken: `mark` (its number), `uscc`, `first` and `last` day covered, and `marked_on`, the day it was made.
+    """
+    known = rows.join(spoken, on="uscc", maintain_order="left").filter(pl.col("known_on") <= pl.col("marked_on"))
+    newest_last = known.sort("known_on", maintain_order=True)
+    latest = newest_last.unique(["mark", *source.key], keep="last", maintain_order=True)
+    if source.happened_on is None:
+        return latest
+    began = pl.col(source.happened_on)
+    until = began
+    if source.stands_until is not None:
+        following = began.shift(-1).over("mark", *source.subject, order_by=source.happened_on)
+        until = pl.min_horizontal(source.stands_until, following - pl.duration(days=1))
+    still = until.is_null() | (pl.max_horizontal(until, began) >= pl.col("first"))
+    return latest.filter((began <= pl.col("last")) & still)
 
 
 def _sum(source: Source) -> pl.Expr:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from data_contracts.marks import lasting, stood
 from data_contracts.samples_days import NEVER, Bools, Ints, dates, first_days, framed, months_of, stream
 from data_contracts.samples_firms import Firms
 from data_contracts.samples_trade import Lines
-from data_contracts.sources import FEEDS, SOURCES
+from data_contracts.sources import FEEDS, SOURCES, Source
 
 INCOMPLETE_SHARE = 0.04
 _PERIODS = 10
@@ -47,12 +48,14 @@ class Delivered:
         happened: the day by which a mark counts the row.
         known: day known.
         amount: what a mark sums; null: nothing.
+        standing: all versions of what stands for longer than a day, as in the contract; null: nothing does.
     """
 
     firm: Ints
     happened: Ints
     known: Ints
     amount: Ints | None
+    standing: pl.DataFrame | None = None
 
 
 def deliveries(firms: Firms) -> Deliveries:
@@ -85,10 +88,11 @@ def invoice_rows(lines: Lines, *, sold: bool) -> Delivered:
 
 
 def source_rows(firms: Firms, name: str, frame: pl.DataFrame) -> Delivered:
-    """First versions of the rows of any other source."""
+    """First versions of the rows of any other source, and beside them the rows that stand for longer than a day."""
     source = SOURCES[name]
     places = pl.DataFrame({"uscc": firms.code, "firm": np.arange(firms.size)})
-    rows = frame.sort("known_on", maintain_order=True).unique(source.key, keep="first", maintain_order=True)
+    events, standing = lasting(source, frame)
+    rows = events.sort("known_on", maintain_order=True).unique(source.key, keep="first", maintain_order=True)
     rows = rows.join(places, on="uscc", how="left", maintain_order="left")
     happened = rows["known_on"] if source.happened_on is None else rows[source.happened_on]
     return Delivered(
@@ -96,6 +100,7 @@ def source_rows(firms: Firms, name: str, frame: pl.DataFrame) -> Delivered:
         happened=happened.to_physical().cast(pl.Int64).to_numpy(),
         known=rows["known_on"].to_physical().cast(pl.Int64).to_numpy(),
         amount=rows[source.total_of].to_numpy() if source.total_of else None,
+        standing=standing,
     )
 
 
@@ -109,7 +114,7 @@ def marks_of(firms: Firms, periods: Deliveries, name: str, direction: str | None
     # Sources of few rows are delivered from the firm's birth on, the others for the look-back.
     since_birth = (periods.ordinal == 0) & (source.total_of is None)
     born = np.minimum(firms.established[periods.firm], periods.first)
-    return framed(
+    marked = framed(
         FEEDS,
         {
             "uscc": firms.code.gather(periods.firm),
@@ -123,6 +128,20 @@ def marks_of(firms: Firms, periods: Deliveries, name: str, direction: str | None
             "total_fen": pl.Series([None] * len(count), dtype=pl.Int64) if total is None else total,
         },
     )
+    return marked if rows.standing is None else _with_standing(source, marked, rows.standing)
+
+
+def _with_standing(source: Source, marked: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
+    """The marks with what stood in their periods added."""
+    numbered = marked.with_row_index("mark")
+    spoken = numbered.select("mark", "uscc", first="period_from", last="period_to", marked_on="known_on")
+    amount = pl.col(source.total_of).sum() if source.total_of else pl.lit(0)
+    more = stood(source, standing, spoken).group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=amount)
+    both = numbered.join(more, on="mark", how="left", maintain_order="left")
+    return both.with_columns(
+        row_count=pl.col("row_count") + pl.col("rows").fill_null(0),
+        total_fen=pl.col("total_fen") + pl.col("sum").fill_null(0),
+    ).select(marked.columns)
 
 
 def _in_period(firms: Firms, periods: Deliveries, rows: Delivered) -> tuple[Ints, Ints | None]:

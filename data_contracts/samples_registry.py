@@ -217,7 +217,10 @@ def _indicator_values(firms: Firms, rows: Ints, year: int, rng: np.random.Genera
 
 
 def financial_statements(firms: Firms, seed: int) -> pl.DataFrame:
-    """Accounts of the last two fiscal years for two firms in five, half of them audited; known in the May after."""
+    """Accounts of the last two fiscal years for two firms in five, known in the May after.
+
+    Half of them are audited and come through the firm's bank, the others from the firm itself.
+    """
     rng = stream(seed, "statements")
     has = np.flatnonzero(rng.random(firms.size) < 0.4)
     audited = rng.random(firms.size) < 0.5
@@ -233,7 +236,7 @@ def financial_statements(firms: Firms, seed: int) -> pl.DataFrame:
             {
                 "uscc": firms.code.gather(np.repeat(rows, items)),
                 "known_on": dates(np.repeat(known, items)),
-                "supplier": "applicant",
+                "supplier": pl.Series(["applicant", "bank"]).gather(np.repeat(audited[rows], items).astype(np.int64)),
                 "period_end": dates(np.full(len(rows) * items, end - 1)),
                 "item": pl.Series(STATEMENT_ITEMS).gather(np.tile(np.arange(items), len(rows))),
                 "value_fen": np.column_stack([values[item] for item in STATEMENT_ITEMS]).ravel().astype(np.int64),

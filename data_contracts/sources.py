@@ -116,6 +116,9 @@ class Source:
         key: what a row is about; with `known_on` it names one row.
         happened_on: the column by which a completeness mark counts rows into its period; null: it counts them all.
         total_of: the column that a completeness mark sums; null: none.
+        stands_until: of a source whose rows state what stands: the last day on which a row stands, from `happened_on`
+            on; null on a row: it still stands. None: every row is an event of its own day.
+        reports_on: the columns of what a row reports on; its next report ends the one before. None: the key.
         rules: what several fields of a row must satisfy together.
     """
 
@@ -125,6 +128,13 @@ class Source:
     rules: tuple[Rule, ...]
     happened_on: str | None = None
     total_of: str | None = None
+    stands_until: pl.Expr | None = None
+    reports_on: tuple[str, ...] | None = None
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What a row reports on: `reports_on`, or the key."""
+        return self.key if self.reports_on is None else self.reports_on
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -249,6 +259,7 @@ SOCIAL_INSURANCE = Source(
     key=("uscc", "month"),
     happened_on="month",
     total_of="base_fen",
+    stands_until=pl.max_horizontal("month", "known_on"),
     rules=(
         VALID_CODE,
         _not_before("known_on", "month"),
@@ -315,6 +326,7 @@ TAX_FILINGS = Source(
     key=("uscc", "period_from", "period_to", "tax_kind"),
     happened_on="period_to",
     total_of="tax_fen",
+    stands_until=pl.when(pl.col("arrears_fen") == 0).then(pl.max_horizontal("period_to", "known_on")),
     rules=(
         VALID_CODE,
         _not_before("period_to", "period_from"),
@@ -447,6 +459,8 @@ DEBTS = Source(
     key=("uscc", "lender_id", "debt_id", "as_of"),
     happened_on="as_of",
     total_of="balance_fen",
+    stands_until=pl.when(pl.col("closed_on").is_not_null()).then("as_of"),
+    reports_on=("uscc", "lender_id", "debt_id"),
     rules=(
         VALID_CODE,
         _not_before("known_on", "as_of"),
@@ -481,6 +495,7 @@ PUBLIC_RECORDS = Source(
     PublicRecords,
     key=("uscc", "kind", "listed_on"),
     happened_on="listed_on",
+    stands_until=pl.col("removed_on"),
     rules=(
         VALID_CODE,
         _not_before("known_on", "listed_on"),
@@ -536,6 +551,14 @@ class Feeds(Contract):
     direction, for invoices) that happened in its period and were known by the mark's own `known_on`. `row_count`
     counts distinct keys (exact repeats once); `total_fen` sums the amount named in the source's contract over the
     latest known row of each key, void invoices included.
+
+    What stands is told by every mark of its time, so that it cannot be left out together with the one mark in which it
+    began. A mark of such a source covers each row that stood on any day of its period, as known on the mark's own day:
+    a public record from `listed_on` to `removed_on`; a report of a debt from `as_of` until the day before the next
+    report of that debt, or for that day alone if it says closed; a tax filing with arrears from `period_to` until a
+    correction says that nothing is owed. What is reported after its period stands until it is known: a filing from
+    `period_to`, a month of insurance from `month`, each to its `known_on`; else a return filed after the mark of its
+    quarter would be in none. Any other row counts in the period it happened in.
     """
 
     source: str = _one_of(
@@ -558,7 +581,9 @@ class Feeds(Contract):
     direction: str = _one_of(DIRECTIONS, "方向", "for invoices only: in or out", nullable=True)
     period_from: pl.Date = _day("起", "first day covered")
     period_to: pl.Date = _day("止", "last day covered")
-    row_count: int = pa.Field(ge=0, le=10**9, title="行数", description="distinct keys delivered")
+    row_count: int = pa.Field(
+        ge=0, le=10**9, title="行数", description="distinct keys that happened, or stood, in the period"
+    )
     total_fen: int = _fen(
         "金额合计", "sum of the source's amount, fen; null: no amount", least=-(10**17), most=10**17, nullable=True
     )

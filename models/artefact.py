@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.errors import ArtefactError, JifenError
-from models.bagging import bag_log_odds
+from models.bagging import HOW_THE_BAG_IS_MADE, bag_log_odds
 from models.encoding import Input
 from models.pipeline import Pipeline
+from models.sources.writing import flush
 from models.surroundings import code_version, packages, processor
 from models.validation import Development, certificate_of
 from models.verdict import Verdict
@@ -62,7 +63,8 @@ class Manifest(BaseModel):
     """What a stored model says of itself.
 
     `label` defines a default, `horizon` says by when; `base_rate` is the share of defaults in training, to which the
-    log-odds are calibrated. `metrics` holds figures of the model and its rivals and intervals.
+    log-odds are calibrated. `metrics` holds figures of the model and its rivals and intervals; `bag` says what the
+    bootstrap members do and do not repeat, so that nobody takes their spread for the whole uncertainty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -81,6 +83,7 @@ class Manifest(BaseModel):
     sentence_zh: str
     alarms: tuple[str, ...]
     certificate: Proof
+    bag: str = HOW_THE_BAG_IS_MADE
     seeds: dict[str, int]
     data_hash: str
     code_version: str
@@ -171,7 +174,7 @@ def save(home: Path, parts: Parts) -> Path:
     try:
         for name, text in {**texts, _MANIFEST: manifest}.items():
             _write(aside / name, text)
-        _flush(aside)
+        flush(aside)
         try:
             aside.rename(folder)
         except OSError:
@@ -179,7 +182,7 @@ def save(home: Path, parts: Parts) -> Path:
             if not folder.is_dir():
                 raise
             _raise_if(folder, _changed(folder))
-        _flush(home)
+        flush(home)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -275,6 +278,7 @@ def _manifest(parts: Parts, files: Mapping[str, str]) -> str:
             "sentence": development.sentence,
             "sentence_zh": development.sentence_zh,
             "alarms": list(facts.alarms),
+            "bag": HOW_THE_BAG_IS_MADE,
             "certificate": {
                 "holds": certificate.holds,
                 "pipelines": 1 + len(development.bag),
@@ -373,11 +377,3 @@ def _write(path: Path, text: str) -> None:
         handle.write(text.encode())
         handle.flush()
         os.fsync(handle.fileno())
-
-
-def _flush(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,12 @@ from models.terms import Term
 
 Floats = NDArray[np.float64]
 
+HOW_THE_BAG_IS_MADE = (
+    "bag: bootstrap members are refitted with the encoding and the tuning chosen on all rows, and with one booster "
+    "each; their spread shows the draw of the loans, not the choice of encoding or tuning"
+)
+"""Stands in the manifest and under the report of a training."""
+
 ROWS_FOR_TWO_THREADS = 4_096
 """From so many rows on LightGBM walks them on two threads; each row is walked by one, so its bits stay."""
 

@@ -331,7 +331,7 @@ def replay_command(
 
 @policy.command("check")
 def policy_check(file: Annotated[str, typer.Argument(help="Policy file, or the name of a shipped one.")]) -> None:
-    """Parse a policy and say everything that is wrong with it; exit 3 if anything is.
+    """Parse a policy and say everything that is wrong with it; exit 3 if anything is, 2 if there is no such file.
 
     Example: jifen policy check my-policy.yaml
     """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.columns import Columns
@@ -17,6 +18,7 @@ from scoring.eligibility import INELIGIBLE, REFER
 from scoring.limit import BOUNDS, MOST_FEN
 from scoring.policy import Policy
 from scoring.reasons import GATES, GROUPS
+from scoring.ruleset import Ruleset
 
 REFERENCE_ONLY = (
     "额度与利率仅供参考：利率为保本测算，不是报价；银行独立审批。",
@@ -78,15 +80,29 @@ _TERMS = (
 )
 
 
+@dataclass(frozen=True)
+class Earned:
+    """Innovation points of one firm: the scale, and its row of `scoring.points.points`."""
+
+    ruleset: Ruleset
+    row: Mapping[str, Any]
+
+
 def explanation(
-    limit: Mapping[str, Any], terms: Mapping[str, Any], facts: Mapping[str, Any], name: str, policy: Policy
+    limit: Mapping[str, Any],
+    terms: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    name: str,
+    policy: Policy,
+    earned: Earned | None,
 ) -> RenderableType:
-    """The whole page; it fits 100 columns and uses more where there are more."""
+    """The whole page; it fits 100 columns and uses more where there are more. `earned` is null without a scale."""
     reasons: list[dict[str, Any]] = json.loads(limit["reasons"])
     parts = [_answer(limit, name, policy), _checks(reasons, policy), _ways(reasons, policy)]
     return Group(
         *(part for part in parts if part is not None),
         _terms(limit, terms),
+        *([] if earned is None else _points(earned)),
         Text("事实 Facts", style="bold"),
         Columns(list(_facts(facts, reasons)), padding=(0, 2)),
         Text(
@@ -166,6 +182,25 @@ def _terms(limit: Mapping[str, Any], terms: Mapping[str, Any]) -> Table:
     if limit["binding"] in GATES:
         table.add_row(*GATES[limit["binding"]], "", Text("◀ 决定 binds", style="bold"))
     return table
+
+
+def _points(earned: Earned) -> list[RenderableType]:
+    """What each indicator earned, how many were delivered, and where the firm stands in the frozen cohort."""
+    row, words = earned.row, {indicator.id: indicator for indicator in earned.ruleset.indicators}
+    table = table_of(
+        f"创新积分构成 How the innovation points came about ({row['innovation_points']:.2f} of {row['points_scale']})",
+        *("points", "指标", "indicator", ""),
+        right=(0,),
+    )
+    for one in row["points_contributions"]:
+        indicator = words[one["indicator"]]
+        table.add_row(f"{one['points']:.2f}", indicator.zh, indicator.en, Text(indicator.id, style="dim"))
+    delivered = row["points_completeness_bp"] / 100
+    position = row["points_cohort_position_bp"]
+    stands = "无可比群体 no cohort to compare with"
+    if position is not None:
+        stands = f"不低于同期群体的 at or above {position / 100:.0f} % of the cohort"
+    return [table, Text(f"指标填报率 indicators delivered {delivered:.0f} %; {stands}")]
 
 
 def _facts(facts: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]]) -> Iterator[Table]:

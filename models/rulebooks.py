@@ -34,8 +34,8 @@ def policy_text(policy: str) -> tuple[str, Path | None]:
         policy: a shipped name (`torch-points`: its latest date; `torch-points.2026-11-01`: that one), or a file.
 
     Raises:
-        UsageError: neither; names what is shipped.
-        PolicyError: the file cannot be read as UTF-8 text.
+        UsageError: neither, or no file that can be read; names what is shipped.
+        PolicyError: the file is not UTF-8 text.
     """
     path = Path(policy)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
@@ -91,6 +91,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise PolicyError(f"{path.name} cannot be read", [error.strerror or type(error).__name__]) from error
+        raise UsageError(f"{path.name} cannot be read", [error.strerror or type(error).__name__]) from error
     except UnicodeDecodeError as error:
         raise PolicyError(f"{path.name} is not UTF-8 text", [f"byte {error.start} does not fit"]) from error

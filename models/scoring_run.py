@@ -11,10 +11,12 @@ import xlsxwriter
 from xlsxwriter.exceptions import FileCreateError
 
 from data_contracts.errors import UsageError
+from data_contracts.sources import Sources
 from models import rulebooks
 from models.artefact import Model, load
 from models.batch import Engine
 from models.dataset import default_as_of
+from models.explanation import Earned
 from models.extra import read_extra
 from models.registry import champion, models_folder, shown
 from models.replay import FEATURES, write_decisions
@@ -22,8 +24,10 @@ from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
 from scoring.conduct import current
+from scoring.points import points
 from scoring.policy import Policy
 from scoring.rulebook import parse_rulebook
+from scoring.ruleset import Ruleset
 
 Told = Callable[[str], None]
 
@@ -111,8 +115,8 @@ def explain_one(
     model: str | None = None,
     policy: str,
     on_progress: Told,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy]:
-    """Decide on one enterprise: its limits row, the terms, the features, its name and the policy.
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy, Earned | None]:
+    """Decide on one enterprise: its limits row, the terms, the features, its name, the policy and its points.
 
     Raises:
         UsageError: the enterprise is not in the registry of the folder.
@@ -131,7 +135,15 @@ def explain_one(
         decided.features.row(0, named=True),
         names_of(found, day)[uscc],
         engine.rulebook.policy,
+        _earned(found.sources, uscc, day, engine.rulebook.ruleset),
     )
+
+
+def _earned(sources: Sources, uscc: str, day: date, ruleset: Ruleset | None) -> Earned | None:
+    if ruleset is None:
+        return None
+    registry = current(sources, "enterprises", day).filter(pl.col("uscc") == uscc)
+    return Earned(ruleset, points(sources.innovation_indicators, day, registry, ruleset).row(0, named=True))
 
 
 def _write_workbook(table: pl.DataFrame, path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_contracts.rules import Description
+from models.bagging import HOW_THE_BAG_IS_MADE
 from models.development import Trained
 from models.registry import Entry
 from models.sources.folder import Folder
@@ -127,6 +128,7 @@ def development_view(trained: Trained) -> RenderableType:
             f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
             f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)"
         ),
+        HOW_THE_BAG_IS_MADE,
         *(f"warning: {warning}" for warning in trained.warnings),
     ]
     return Group(

@@ -350,9 +350,18 @@ STANDING = (
         "working_capital_need_fen",
         "流动资金贷款需求",
         "fen",
-        "the regulator's W less own and other funds, from authority or audited statements",
+        "the regulator's W less own and other funds, from yearly statements of an authority, or audited and not "
+        "supplied by the applicant",
         "need",
-        null="statements are missing or not evidenced",
+        null="statements are missing, not of a whole year, or not evidenced",
+    ),
+    Feature(
+        "statements_doubted",
+        "财务报表存疑",
+        "flag",
+        "a row of the statements is in quarantine: the need cannot be told",
+        "need",
+        "less",
     ),
 )
 

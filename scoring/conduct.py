@@ -34,6 +34,12 @@ def current(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     return latest(heard(sources, name, as_of), SOURCES[name].key)
 
 
+def doubted_of(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
+    """`uscc` of the firms of whose rows of a source one is in quarantine, as far as known by `as_of`."""
+    told = sources.doubts.filter(pl.col("source") == name, pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
+    return told.select("uscc").unique()
+
+
 def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return firms.select("uscc").join(found, on="uscc", how="left", maintain_order="left")
 
@@ -149,10 +155,7 @@ def certificate_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> 
     """Is a certificate valid at `as_of`: 专精特新, and any of the technology tags. In doubt, none counts."""
     held = current(sources, "qualifications", as_of)
     held = held.filter(pl.col("granted_on") <= as_of, pl.col("valid_to") >= as_of)
-    doubted = sources.doubts.filter(
-        pl.col("source") == "qualifications", pl.col("known_on").is_null() | (pl.col("known_on") <= as_of)
-    )
-    held = held.join(doubted, on="uscc", how="anti")
+    held = held.join(doubted_of(sources, "qualifications", as_of), on="uscc", how="anti")
     found = held.group_by("uscc").agg(
         srdi_live=(pl.col("tag") == "srdi").any(), tech_live=pl.col("tag").is_in(TECH_TAGS).any()
     )
@@ -199,13 +202,21 @@ def working_capital_need(
 
 
 def need_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """`working_capital_need_fen` from statements that an authority supplied or an auditor signed; null without them.
+    """`working_capital_need_fen` from evidenced yearly statements, null without them, and `statements_doubted`.
 
-    Averages are of the last two period ends where both are there, else the last one; expected revenue defaults to the
-    last, own and other funds to nothing.
+    Evidenced are statements that an authority supplied, and audited ones that the applicant did not supply itself: its
+    word that an auditor signed is no evidence. A statement does not say how many months it covers, so only those that
+    end with the accounting year, on 31 December (会计法, article 11), are taken for yearly.
+
+    Averages are of the last two years where both are there, else the last one; expected revenue defaults to the last,
+    own and other funds to nothing. In doubt are the statements of a firm of which a row is in quarantine.
     """
+    year_end = (pl.col("period_end").dt.month() == 12) & (pl.col("period_end").dt.day() == 31)
+    signed = pl.col("audited") & (pl.col("supplier") != "applicant")
     evidenced = current(sources, "financial_statements", as_of).filter(
-        (pl.col("supplier") == "authority") | pl.col("audited"), pl.col("period_end") > months_before(as_of, 36)
+        (pl.col("supplier") == "authority") | signed,
+        year_end,
+        pl.col("period_end") > months_before(as_of, 36),
     )
     last = evidenced.group_by("uscc").agg(last_end=pl.col("period_end").max())
     values = (
@@ -224,7 +235,8 @@ def need_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Data
         if need is not None:
             needs.append((str(uscc), need))
     found = pl.DataFrame(needs, schema={"uscc": pl.String, "working_capital_need_fen": pl.Int64}, orient="row")
-    return _per_firm(firms, found)
+    doubted = doubted_of(sources, "financial_statements", as_of)["uscc"]
+    return _per_firm(firms, found).with_columns(statements_doubted=pl.col("uscc").is_in(doubted.implode()))
 
 
 def _need_of(items: dict[str, dict[str, int | None]]) -> int | None:

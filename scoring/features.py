@@ -171,4 +171,5 @@ def taken_at_their_word(frame: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(feature.name + SEEN).alias(feature.name) for feature in MASKED),
         *(pl.lit("complete").alias(feed) for feed in feeds),
         tax_paid_complete_24m_fen=pl.col("tax_paid_24m_fen"),
+        statements_doubted=pl.lit(value=False),
     )

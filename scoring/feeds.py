@@ -14,6 +14,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from data_contracts.marks import lasting, stood
 from data_contracts.sources import SOURCES, Sources
 from scoring.calendar import filings_due_until, marks_due_until, months_before
 
@@ -156,24 +157,30 @@ def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
 
 
 def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """`mark`, `rows` and `sum`: count and total of the rows that each mark of a feed speaks of; none: no row here."""
+    """`mark`, `rows` and `sum`: count and total of the rows that each mark of a feed speaks of; none: no row here.
+
+    Rows of one day are found by an as-of join; only what stood for longer is put beside every mark of its firm.
+    """
     source = SOURCES[feed.source]
     happened = source.happened_on
     amount = pl.col(source.total_of) if source.total_of is not None else pl.lit(None, pl.Int64)
+    # Filings have a period of their own: the mark's goes by other names.
     spoken = marks.filter(pl.col("feed") == feed.name).select(
-        "uscc", "mark", "period_from", "period_to", marked_on="known_on"
+        "uscc", "mark", first="period_from", last="period_to", marked_on="known_on"
     )
     rows = heard(sources, feed.source, as_of).lazy()
     if feed.direction is not None:
         rows = rows.filter(pl.col("direction") == feed.direction)
-    versions = (
-        rows.join(spoken.lazy().select("uscc"), on="uscc", how="semi")
-        .select("uscc", *[name for name in source.key if name != "uscc"], "known_on", amount=amount)
-        .collect()
-    )
-    pairs = versions.join(spoken, on="uscc") if happened is None else _in_period(versions, spoken, happened)
-    pairs = latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))
-    return pairs.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
+    standing = [] if source.stands_until is None else source.stands_until.meta.root_names()
+    told = dict.fromkeys([*source.key, "known_on", *standing])
+    versions = rows.join(spoken.lazy().select("uscc"), on="uscc", how="semi").select(*told, amount=amount).collect()
+    events, states = lasting(source, versions)
+    pairs = events.join(spoken, on="uscc") if happened is None else _in_period(events, spoken, happened)
+    found = [latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))]
+    if states.height:
+        found.append(stood(source, states, spoken))
+    counted = pl.concat([one.select("mark", "amount") for one in found])
+    return counted.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
 
 
 def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> pl.DataFrame:
@@ -182,16 +189,16 @@ def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> p
     Where a firm's marks do not overlap (nearly always), the mark is the last one that began by then, found by an
     as-of join; only firms with overlapping marks pay for the full join.
     """
-    ordered = spoken.sort("uscc", "period_from")
-    before = pl.col("period_to").cum_max().shift(1).over("uscc")
-    overlapping = ordered.filter(pl.col("period_from") <= before).select("uscc").unique()
+    ordered = spoken.sort("uscc", "first")
+    before = pl.col("last").cum_max().shift(1).over("uscc")
+    overlapping = ordered.filter(pl.col("first") <= before).select("uscc").unique()
     plain, apart = versions, spoken
     if overlapping.height:
         plain, apart = (frame.join(overlapping, on="uscc", how="anti") for frame in (versions, spoken))
     pairs = plain.sort(happened).join_asof(
-        apart.sort("period_from"),
+        apart.sort("first"),
         left_on=happened,
-        right_on="period_from",
+        right_on="first",
         by="uscc",
         strategy="backward",
         coalesce=False,
@@ -200,7 +207,7 @@ def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> p
     if overlapping.height:
         several = versions.join(overlapping, on="uscc", how="semi").join(spoken, on="uscc")
         pairs = pl.concat([pairs, several.select(pairs.columns)])
-    return pairs.filter(pl.col("mark").is_not_null(), pl.col(happened).is_between("period_from", "period_to"))
+    return pairs.filter(pl.col("mark").is_not_null(), pl.col(happened).is_between("first", "last"))
 
 
 def _covered(marks: pl.DataFrame, firms: pl.DataFrame) -> pl.DataFrame:

@@ -116,6 +116,8 @@ def sized(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     existing = pl.col("existing_unsecured_fen").fill_null(0)
     required_above = limit.need.required_above.value if limit.need is not None else MOST_FEN
     need = (pl.col("working_capital_need_fen") - existing).clip(lower_bound=0).fill_null(required_above)
+    # What is not evidenced falls to the amount that needs no statements; what is contradictory shows no need at all.
+    need = pl.when("statements_doubted").then(0).otherwise(need)
     gate = (
         pl.when(pl.col(PD_HI) > limit.most_pd_hi.value * (PPB // BP))
         .then(pl.lit("PD_GATE"))

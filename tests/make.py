@@ -64,11 +64,11 @@ def qualification(**changes: Any) -> Record:
 
 
 def financial_statement(**changes: Any) -> Record:
-    """Revenue of the year 2023."""
+    """Audited revenue of the year 2023, as the bank holds it."""
     record = {
         "uscc": USCC,
         "known_on": date(2024, 4, 30),
-        "supplier": "applicant",
+        "supplier": "bank",
         "period_end": date(2023, 12, 31),
         "item": "revenue",
         "value_fen": 500_000_000,

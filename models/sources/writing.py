@@ -30,9 +30,9 @@ def replacing(path: Path) -> Generator[Path]:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield beside
-        _flush(beside)
+        flush(beside)
         os.replace(beside, path)  # noqa: PTH105  (the call that is atomic, by its own name)
-        _flush(path.parent)
+        flush(path.parent)
     except pl.exceptions.PolarsError as error:
         said = _OS_ERROR.search(str(error))
         if said is None:
@@ -42,7 +42,8 @@ def replacing(path: Path) -> Generator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until the disk holds a file, or a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,7 +19,9 @@ LEGACY = "91350211M000100Y47"
 
 
 def test_every_maker_keeps_its_contract() -> None:
-    make.sources(**{name: [maker()] for name, maker in make.MAKERS.items()})
+    found, reports = sources_of(make.frames(**{name: [maker()] for name, maker in make.MAKERS.items()}))
+    assert {name: report.quarantined.height for name, report in reports.items()} == dict.fromkeys(SOURCES, 0)
+    assert {name: getattr(found, name).height for name in SOURCES} == dict.fromkeys(SOURCES, 1)
 
 
 def test_a_row_carries_every_rule_it_broke() -> None:

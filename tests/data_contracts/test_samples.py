@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+from pandera.errors import SchemaErrors
 
 from data_contracts import samples_dirt
 from data_contracts.checking import checked_text, sources_of
@@ -76,7 +77,10 @@ def test_a_clean_park_keeps_every_contract(clean: Park) -> None:
 
 def test_pandera_itself_accepts_a_clean_park(clean: Park) -> None:
     for name, source in SOURCES.items():
-        source.contract.validate(clean.frames[name], lazy=True)
+        assert source.contract.validate(clean.frames[name], lazy=True).equals(clean.frames[name]), name
+        broken = clean.frames[name].head(2).with_columns(supplier=pl.lit("nobody"))
+        with pytest.raises(SchemaErrors):
+            source.contract.validate(broken, lazy=True)
 
 
 @pytest.mark.parametrize("enterprises", [1, 2, 9])

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from models import views
-from models.explanation import REFERENCE_ONLY, TITLES, explanation, shown
+from models.explanation import REFERENCE_ONLY, TITLES, Earned, explanation, shown
 from models.progress import console
 from models.rulebooks import rulebook
 from models.scoring_run import explain_one
@@ -23,7 +23,7 @@ from tests.ground import done, ground, run
 
 
 @cache
-def explained(outcome: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy]:
+def explained(outcome: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy, Earned | None]:
     found = ground().limits.filter(outcome=outcome).sort("conditional_limit_fen", "uscc").row(-1, named=True)
     return explain_one(ground().park, found["uscc"], ground().home, policy="torch-points", on_progress=lambda _: None)
 
@@ -39,8 +39,8 @@ def printed(what: object, width: int) -> str:
 @pytest.mark.parametrize("width", [100, 200])
 @pytest.mark.parametrize("outcome", ["eligible", "refer", "ineligible"])
 def test_the_bankers_page_cuts_nothing_off(outcome: str, width: int) -> None:
-    limit, terms, facts, name, policy = explained(outcome)
-    page = printed(explanation(limit, terms, facts, name, policy), width)
+    limit = explained(outcome)[0]
+    page = printed(explanation(*explained(outcome)), width)
     assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= width
     assert [line for line in page.splitlines() if "…" in line.removesuffix("…")] == []
     for feature in CATALOGUE.values():
@@ -57,6 +57,28 @@ def test_the_rate_is_called_a_break_even_and_the_limit_a_reference() -> None:
     assert re.search(rf"参考额度 Reference limit +{limit['limit_fen'] // 100:,} CNY", page)
     assert re.search(rf"保本参考利率 Break-even rate +{limit['rate_bp'] / 100:.2f}%", page)
     assert "bank's approval is separate" in " ".join(page.replace("│", "").split())
+
+
+def test_the_points_are_shown_by_indicator_with_completeness_and_place_in_the_cohort() -> None:
+    limit, terms, facts, name, policy, earned = explained("eligible")
+    assert earned is not None
+    page = printed(explanation(limit, terms, facts, name, policy, earned), 200)
+    shown_points = re.findall(r"(?m)^ +(\d+\.\d\d) .* ([a-z][a-z0-9_]+) *$", page)
+    indicators = {indicator.id for indicator in earned.ruleset.indicators}
+    assert {indicator for _, indicator in shown_points} >= indicators
+    total = sum(round(float(points) * 100) for points, indicator in shown_points if indicator in indicators)
+    assert total == round(limit["innovation_points"] * 100) > 0
+    row = earned.row
+    assert f"indicators delivered {row['points_completeness_bp'] / 100:.0f} %" in page
+    assert f"at or above {row['points_cohort_position_bp'] / 100:.0f} % of the cohort" in page
+    alone = Earned(earned.ruleset, {**row, "points_cohort_position_bp": None})
+    assert "no cohort to compare with" in printed(explanation(limit, terms, facts, name, policy, alone), 200)
+
+
+def test_a_policy_without_a_scale_shows_no_points() -> None:
+    limit, terms, facts, name, policy, _ = explained("eligible")
+    page = printed(explanation(limit, terms, facts, name, policy, None), 200)
+    assert "How the innovation points came about" not in page
 
 
 def test_a_condition_is_said_in_words_with_its_reason_not_only_by_its_name() -> None:

@@ -1,6 +1,7 @@
 """Small real models on a made-up park and on real firms, trained once a session and shared by its processes."""
 
 import fcntl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from models.sources.cumcm2020c import OPENED_ON, frames_of
 from models.validation import develop
 from tests import make
 from tests.promises.thorny import thorny
-from tests.promises.worlds import Frames, World, kept
+from tests.promises.worlds import Frames, World, decided, kept
 
 ROOT_OF_CODE = Path(__file__).resolve().parents[2]
 BAG = 7
@@ -123,3 +124,31 @@ def real_world(all_real_world: World) -> World:
     """Some real firms with not too many invoices each."""
     counts = all_real_world.frames["invoices"].group_by("uscc").len().filter(pl.col("len") <= REAL_MOST_INVOICES)
     return kept(all_real_world, counts["uscc"].sort().gather_every(max(1, counts.height // REAL_FIRMS)))
+
+
+ROUND_FIRMS = 400
+
+
+def soak_worlds(soak_length: int, seed: int) -> Iterator[tuple[int, World]]:
+    """Worlds of ten firms for each of the length, every second one thorny, each with a seed of its own."""
+    for round_ in range(max(1, 10 * soak_length // ROUND_FIRMS)):
+        world = park_world(seed + round_, ROUND_FIRMS)
+        yield seed + round_, world if round_ % 2 else thorny(world, seed + round_)
+
+
+Before = Callable[[str], tuple[World, Engine, pl.DataFrame]]
+
+
+@pytest.fixture(scope="session")
+def before(request: pytest.FixtureRequest) -> Before:
+    """A world by the name of its fixture, its engine, and its decisions before any edit."""
+    found: dict[str, tuple[World, Engine, pl.DataFrame]] = {}
+
+    def of(name: str) -> tuple[World, Engine, pl.DataFrame]:
+        if name not in found:
+            engine = request.getfixturevalue("real_engine" if name.startswith(("real", "all_real")) else "park_engine")
+            world = request.getfixturevalue(name)
+            found[name] = world, engine, decided(engine, world)
+        return found[name]
+
+    return of

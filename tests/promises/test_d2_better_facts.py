@@ -5,8 +5,6 @@ established_on (no edit here touches them), and the referral of trade that goes 
 while `conditional_limit_fen` keeps the promise.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
@@ -14,31 +12,13 @@ import pytest
 from models.batch import Engine
 from scoring.catalogue import CATALOGUE, FEEDS
 from tests.promises.conduct_edits import CONDUCT_EDITS
-from tests.promises.conftest import park_world
+from tests.promises.conftest import Before, soak_worlds
 from tests.promises.edits import INVOICE_EDITS, Edit
-from tests.promises.thorny import thorny
 from tests.promises.worlds import World, decided, fell, remarked, told
 
 ALL_EDITS = (*INVOICE_EDITS, *CONDUCT_EDITS)
 FEED_COLUMNS = [feature.name for feature in FEEDS]
 WORLDS = ("plain_world", "thorny_world")
-
-Before = Callable[[str], tuple[World, Engine, pl.DataFrame]]
-
-
-@pytest.fixture(scope="session")
-def before(request: pytest.FixtureRequest) -> Before:
-    """A world by the name of its fixture, its engine, and its decisions before any edit."""
-    found: dict[str, tuple[World, Engine, pl.DataFrame]] = {}
-
-    def of(name: str) -> tuple[World, Engine, pl.DataFrame]:
-        if name not in found:
-            engine = request.getfixturevalue("real_engine" if name.startswith(("real", "all_real")) else "park_engine")
-            world = request.getfixturevalue(name)
-            found[name] = world, engine, decided(engine, world)
-        return found[name]
-
-    return of
 
 
 def check(edit: Edit, world: World, engine: Engine, base: pl.DataFrame, seed: int) -> int:
@@ -82,15 +62,18 @@ def test_the_edits_are_about_firms_that_have_something_to_lose(before: Before) -
 
 
 @pytest.mark.soak
-def test_ten_thousand_firms_under_every_edit(park_engine: Engine, soak_length: int) -> None:
-    firms = 400
-    for round_ in range(max(1, 10 * soak_length // firms)):
-        seed = 1_000 + round_
-        world = park_world(seed, firms)
-        for tried in (world,) if round_ % 2 else (thorny(world, seed),):
-            base = decided(park_engine, tried)
-            for number, edit in enumerate(ALL_EDITS):
-                check(edit, tried, park_engine, base, seed=100 * seed + number)
+def test_ten_thousand_firms_under_every_edit(
+    park_engine: Engine, soak_length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """10,000 firms at the length of 1,000 with which `make soak` runs."""
+    firms = 0
+    for seed, world in soak_worlds(soak_length, 1_000):
+        base = decided(park_engine, world)
+        firms += base.height
+        for number, edit in enumerate(ALL_EDITS):
+            check(edit, world, park_engine, base, seed=100 * seed + number)
+    with capsys.disabled():
+        print(f"\nD2: {firms:,} firms x {len(ALL_EDITS)} edits, no answer moved the wrong way")
 
 
 @pytest.mark.soak

@@ -49,6 +49,7 @@ def made_up_terms(policy: Policy, seed: int) -> pl.DataFrame:
             "existing_unsecured_fen": fen(0.5),
             "group_existing_unsecured_fen": fen(),
             "working_capital_need_fen": fen(0.5),
+            "statements_doubted": rng.random(SEED_ROWS) < 0.1,
             "tax_paid_complete_24m_fen": fen(),
             "sales_less_top1_12m_fen": fen(),
             "weaker_half_12m_fen": fen(),

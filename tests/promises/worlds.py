@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 
-from data_contracts.sources import SOURCES, Source, Sources
+from data_contracts.sources import LAST_DAY, SOURCES, Source, Sources
 from models.batch import Engine
 from scoring.catalogue import CATALOGUE, MASKED, SEEN
 from scoring.decide import Risk, decide
@@ -63,9 +63,9 @@ def _moved(source: Source, before: pl.DataFrame, after: pl.DataFrame, marks: pl.
     everything = list(source.columns)
     gone = before.join(after, on=everything, how="anti", nulls_equal=True)
     come = after.join(before, on=everything, how="anti", nulls_equal=True)
-    keys = pl.concat([gone, come]).select(source.key).unique()
+    keys = pl.concat([gone, come]).select(source.subject).unique()
     counted = [
-        _counted(source, rows.join(keys, on=source.key, how="semi"), marks).with_columns(
+        _counted(source, rows.join(keys, on=source.subject, how="semi"), marks).with_columns(
             pl.col("rows") * sign, pl.col("sum") * sign
         )
         for rows, sign in ((before, -1), (after, 1))
@@ -85,11 +85,37 @@ def _counted(source: Source, rows: pl.DataFrame, marks: pl.DataFrame) -> pl.Data
     pairs = rows.join(mine, on="uscc").filter(pl.col("known_on") <= pl.col("marked_on"))
     if "direction" in source.key:
         pairs = pairs.filter(pl.col("direction") == pl.col("marked_direction"))
-    if source.happened_on is not None:
-        pairs = pairs.filter(pl.col(source.happened_on).is_between("first", "last"))
     latest = pairs.sort("known_on").unique(["mark", *source.key], keep="last")
+    if source.happened_on is not None:
+        latest = latest.filter(pl.col(source.happened_on) <= pl.col("last"))
+        latest = latest.filter(_last_day(source, latest) >= pl.col("first"))
     amount = pl.col(source.total_of) if source.total_of else pl.lit(0, pl.Int64)
     return latest.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=amount.sum())
+
+
+def _last_day(source: Source, latest: pl.DataFrame) -> pl.Series:
+    """The last day on which each row stood, said anew for each source that has such rows."""
+    if source.name == "public_records":
+        day = pl.max_horizontal("listed_on", pl.col("removed_on").fill_null(LAST_DAY))
+    elif source.name == "tax_filings":
+        day = pl.when(pl.col("arrears_fen") > 0).then(LAST_DAY).otherwise(pl.max_horizontal("period_to", "known_on"))
+    elif source.name == "social_insurance":
+        day = pl.max_horizontal("month", "known_on")
+    elif source.name == "debts":
+        reports = latest.select("mark", "uscc", "lender_id", "debt_id", "as_of")
+        later = reports.join(reports, on=["mark", "uscc", "lender_id", "debt_id"], suffix="_later")
+        following = later.filter(pl.col("as_of_later") > pl.col("as_of")).group_by(reports.columns)
+        ends = latest.join(
+            following.agg(ended=pl.col("as_of_later").min().dt.offset_by("-1d")),
+            on=reports.columns,
+            how="left",
+            maintain_order="left",
+        )
+        day = pl.when(pl.col("closed_on").is_null()).then(pl.col("ended").fill_null(LAST_DAY)).otherwise("as_of")
+        return ends.select(day.alias("day")).to_series()
+    else:
+        day = pl.col(source.happened_on or "known_on")
+    return latest.select(day.alias("day")).to_series()
 
 
 def decided(engine: Engine, world: World, asked: pl.DataFrame | None = None) -> pl.DataFrame:

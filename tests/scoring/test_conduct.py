@@ -1,8 +1,10 @@
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
+from data_contracts.sources import Sources
 from scoring.features import features
 from tests import make
 
@@ -147,3 +149,29 @@ def test_the_need_is_unknown_without_evidence() -> None:
     authority = statements(audited=False, supplier="authority")
     assert row(financial_statements=authority)["working_capital_need_fen"] is not None
     assert row(financial_statements=statements(audited=True)[1:])["working_capital_need_fen"] is None
+
+
+@pytest.mark.parametrize(("supplier", "counts"), [("applicant", False), ("bank", True), ("authority", True)])
+def test_an_applicants_word_that_its_statements_are_audited_does_not_count(supplier: str, counts: bool) -> None:
+    need = row(financial_statements=statements(audited=True, supplier=supplier))["working_capital_need_fen"]
+    assert (need is not None) == counts
+
+
+@pytest.mark.parametrize("period_end", [date(2024, 6, 30), date(2024, 3, 31), date(2023, 12, 30), date(2023, 11, 30)])
+def test_statements_that_do_not_end_with_the_accounting_year_are_no_yearly_figures(period_end: date) -> None:
+    """会计法, article 11: the accounting year is the calendar year."""
+    part = statements(period_end=period_end, known_on=date(2024, 8, 1))
+    assert row(financial_statements=part)["working_capital_need_fen"] is None
+    year = statements()
+    whole = row(financial_statements=year)["working_capital_need_fen"]
+    assert row(financial_statements=[*year, *part])["working_capital_need_fen"] == whole
+
+
+def test_doubted_statements_are_told_from_the_day_of_the_doubt_on() -> None:
+    whole = make.complete(financial_statements=statements())
+    told = {"uscc": [make.USCC], "source": ["financial_statements"], "direction": [None]}
+    for known_on, doubted in ((None, True), (AS_OF, True), (AS_OF + timedelta(days=1), False)):
+        doubt = pl.DataFrame({**told, "known_on": [known_on]}, schema=whole.doubts.schema)
+        found = features(Sources(**{**vars(whole), "doubts": doubt}), AS_OF)
+        assert found["statements_doubted"].item() == doubted
+    assert not features(whole, AS_OF)["statements_doubted"].item()

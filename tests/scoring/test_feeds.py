@@ -4,7 +4,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from data_contracts.sources import Sources
+from data_contracts.marks import Period, marks
+from data_contracts.sources import SOURCES, Sources
 from scoring.features import features, taken_at_their_word
 from scoring.feeds import FEEDS
 from tests import make
@@ -64,6 +65,39 @@ def test_overlapping_marks_each_count_their_own_rows() -> None:
     wrong = invoice_mark(period_from=date(2024, 6, 1), period_to=date(2024, 6, 30), row_count=0, total_fen=0)
     assert state(make.sources(invoices=[make.invoice()], feeds=[year, month]), "invoices_out_feed") == "complete"
     assert state(make.sources(invoices=[make.invoice()], feeds=[year, wrong]), "invoices_out_feed") == "incomplete"
+
+
+def test_overlapping_marks_of_filings_each_count_their_own_rows() -> None:
+    filings = make.returns(2022, date(2024, 9, 30))
+    whole = make.complete(tax_filings=filings)
+    year = make.feed(
+        source="tax_filings", period_from=date(2024, 1, 1), period_to=date(2024, 9, 30), row_count=3, total_fen=0
+    )
+    # The return of the quarter before was filed in January, the last one in October.
+    for count, expected in ((4, "complete"), (3, "incomplete"), (11, "incomplete")):
+        more = make.frame("feeds", [year | {"row_count": count}])
+        both = Sources(**{**vars(whole), "feeds": pl.concat([whole.feeds, more])})
+        assert state(both, "tax_filings_feed") == expected
+
+
+def test_a_return_filed_after_the_mark_of_its_quarter_is_in_the_mark_of_the_next() -> None:
+    filings = make.returns(2022, date(2024, 6, 30))
+    late = make.tax_filing(
+        period_from=date(2024, 7, 1), period_to=date(2024, 9, 30), known_on=date(2024, 11, 5), late_days=20
+    )
+    whole = make.complete(tax_filings=[*filings, late])
+    quarters = [
+        Period(date(2022, 1, 1), date(2024, 9, 30), date(2024, 10, 5)),
+        Period(date(2024, 10, 1), date(2024, 12, 31), date(2025, 1, 5)),
+    ]
+    told = [
+        marks(SOURCES["tax_filings"], whole.tax_filings, whole.enterprises["uscc"], one, "authority")
+        for one in quarters
+    ]
+    others = whole.feeds.filter(pl.col("source") != "tax_filings")
+    for rows, expected in ((whole.tax_filings, "complete"), (whole.tax_filings.filter(late_days=0), "incomplete")):
+        found = Sources(**{**vars(whole), "tax_filings": rows, "feeds": pl.concat([others, *told])})
+        assert state(found, "tax_filings_feed") == expected
 
 
 def test_a_mark_speaks_of_what_was_known_when_it_was_made() -> None:

@@ -1,5 +1,6 @@
 """Golden limits: firms made from facts, through features and policy to the decision, with a PD handed in."""
 
+from dataclasses import replace
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -131,7 +132,10 @@ def facts(firm: dict[str, Any]) -> Sources:
 
 
 def decided(firm: dict[str, Any], rulebook: Rulebook) -> dict[str, Any]:
-    sources = facts(firm)
+    return answer(firm, facts(firm), rulebook)
+
+
+def answer(firm: dict[str, Any], sources: Sources, rulebook: Rulebook) -> dict[str, Any]:
     frame = under_policy(features(sources, make.AS_OF, only=[make.USCC]), sources, make.AS_OF, rulebook)
     estimate = Estimate(pl.Series("pd", [firm["pd"]]), pl.Series("pd_hi", [firm["pd_hi"]]))
     asked = pl.Series("asked_fen", [firm["asked"] * FEN]) if "asked" in firm else None
@@ -192,3 +196,17 @@ def test_bad_conduct_closes_the_points_branch(blemish: dict[str, list[make.Recor
         estimate = Estimate(pl.Series("pd", [0.01]), pl.Series("pd_hi", [0.02]))
         limits.append(decide(frame, Risk(estimate, estimate, {}), rulebook.policy)["terms"].struct["points_fen"][0])
     assert limits == [1_000_000 * FEN, 0]
+
+
+def test_doubted_statements_never_give_more_than_undoubted_ones(rulebook: Rulebook) -> None:
+    """What is left of statements of which a row was refused shows no need; without the rule as well as with it."""
+    firm = next(case["firm"] for case in CASES if case["binding"] == "BOUND_NEED")
+    whole = facts(firm)
+    told = {"uscc": [make.USCC], "source": ["financial_statements"], "direction": [None], "known_on": [None]}
+    lax = replace(rulebook, policy=rulebook.policy.model_copy(update={"rules": ()}))
+    for left in (whole.financial_statements, whole.financial_statements.clear()):
+        facts_left = {"financial_statements": left, "doubts": pl.DataFrame(told, schema=whole.doubts.schema)}
+        doubted = Sources(**{**vars(whole), **facts_left})
+        assert answer(firm, doubted, rulebook)["outcome"] == "refer"
+        for policy in (rulebook, lax):
+            assert answer(firm, doubted, policy)["limit_fen"] == 0 < answer(firm, whole, policy)["limit_fen"]

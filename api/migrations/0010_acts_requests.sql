@@ -1,0 +1,408 @@
+-- The request's machine (hall.md §3): intake, submission, broadcast, withdrawal, the case manager's moves, four eyes.
+-- Locks are taken in one order everywhere: round, request, claim, quota, facility, exposure (C2).
+
+-- -------------------------------------------------------------------------------------------------- moving and finding
+
+create function hall.locked_request(p_id text) returns hall.financing_request language plpgsql as $$
+declare fr hall.financing_request;
+begin
+    select * into fr from hall.financing_request where id = p_id for update;
+    if not found then perform hall.refuse('not-found'); end if;
+    return fr;
+end $$;
+
+create function hall.expect_version(p_actual integer, p_expected integer) returns void language plpgsql as $$
+begin
+    if p_expected is distinct from p_actual then
+        perform hall.refuse('stale-version', jsonb_build_object('version', p_actual));
+    end if;
+end $$;
+
+create function hall.expect_state(p_state text, variadic p_allowed text[]) returns void language plpgsql as $$
+begin
+    if not p_state = any (p_allowed) then
+        perform hall.refuse('illegal-transition', jsonb_build_object('state', p_state));
+    end if;
+end $$;
+
+create function hall.move_request(
+    p_id text, p_edge text, p_to text, p_by text, p_at timestamptz, p_reason jsonb default '{}',
+    p_working_minutes bigint default null, p_deadline timestamptz default null
+) returns hall.financing_request language plpgsql as $$
+-- The deadline is p_deadline, or so many working minutes after p_at, or none.
+declare
+    due timestamptz := coalesce(p_deadline, hall.add_working_minutes(p_at, p_working_minutes));
+    moved hall.financing_request;
+begin
+    update hall.financing_request set state = p_to, version = version + 1, edge = p_edge, moved_at = p_at, moved_by = p_by,
+            reason = p_reason, deadline = due, deadline_minutes = p_working_minutes,
+            deadline_from = case when p_working_minutes is not null then p_at end,
+            deadline_is_provisional = p_working_minutes is not null and not hall.calendar_knows(due)
+        where id = p_id returning * into moved;
+    return moved;
+end $$;
+
+create function hall.move_claim(
+    p_id text, p_edge text, p_to text, p_by text, p_at timestamptz, p_reason jsonb default '{}',
+    p_working_minutes bigint default null, p_deadline timestamptz default null
+) returns hall.claim language plpgsql as $$
+-- A final state ends the claim: no deadline, ended_at set. Leaving `held` gives the hold back to the quota (H1).
+declare
+    due timestamptz := coalesce(p_deadline, hall.add_working_minutes(p_at, p_working_minutes));
+    is_end boolean := p_to in ('done', 'released', 'lapsed', 'declined', 'superseded', 'rejected', 'expired');
+    was hall.claim;
+    moved hall.claim;
+begin
+    select * into strict was from hall.claim where id = p_id for update;
+    update hall.claim set state = p_to, version = version + 1, edge = p_edge, moved_at = p_at, moved_by = p_by,
+            reason = p_reason, deadline = case when not is_end then due end, deadline_minutes = p_working_minutes,
+            deadline_from = case when p_working_minutes is not null then p_at end,
+            deadline_is_provisional = not is_end and p_working_minutes is not null and not hall.calendar_knows(due),
+            contacted_at = coalesce(contacted_at, case when p_to = 'contacted' then p_at end),
+            ended_at = case when is_end then p_at end
+        where id = p_id returning * into moved;
+    if was.state = 'held' then
+        perform 1 from hall.quota where owner = was.institution_id for update;
+        update hall.quota set held = held - 1 where owner in (was.institution_id, was.outlet_id, was.officer_id);
+    end if;
+    return moved;
+end $$;
+
+create function hall.is_live(p_state text) returns boolean language sql immutable as $$
+    select p_state in ('held', 'contacted', 'offered', 'accepted')
+$$;
+
+-- -------------------------------------------------------------------------------------------------------------- rounds
+
+create function hall.card_of(fr hall.financing_request) returns jsonb language sql stable as $$
+    -- What every bank of the audience sees before a claim: nothing that names the enterprise or its exact amount (§11).
+    select jsonb_build_object('amount_band', hall.amount_band_of(fr.amount_fen), 'term_months', fr.term_months,
+        'purpose', fr.purpose, 'scheme', fr.scheme, 'quote_binds', fr.quote_binds,
+        'industry_section', fr.industry_section, 'district', fr.district, 'first_loan', fr.is_first_loan)
+$$;
+
+create function hall.announce_round(
+    p_id text, p_n integer, p_edge text, p_by text, p_at timestamptz, p_reason jsonb default '{}'
+) returns hall.financing_request language plpgsql as $$
+-- Announces round p_n, or the first after it that reaches anybody; the last one is announced even if it reaches nobody.
+-- The sequencer publishes the card and opens the gate (F1).
+declare
+    fr hall.financing_request;
+    n integer := p_n;
+    reached integer[];
+begin
+    loop
+        reached := hall.audience(p_id, n);
+        exit when cardinality(reached) > 0 or n >= hall.setting('rounds');
+        n := n + 1;
+    end loop;
+    select * into strict fr from hall.financing_request where id = p_id;
+    insert into hall.round (fr_id, n, audience, audience_sha256, card, card_version, announced_at)
+        values (p_id, n, reached, sha256(convert_to(array_to_string(reached, ','), 'UTF8')), hall.card_of(fr),
+            fr.version + 1, p_at);
+    update hall.financing_request set round_no = n where id = p_id;
+    return hall.move_request(p_id, p_edge, 'broadcast', p_by, p_at, p_reason);
+end $$;
+
+create function hall.lock_live_round(p_fr text) returns void language sql as $$
+    select 1 from hall.round where fr_id = p_fr and state in ('announced', 'open') for update
+$$;
+
+create function hall.end_live_round(p_fr text, p_at timestamptz) returns void language plpgsql as $$
+-- Closes the request's live round, if any, and tells its audience that the card is gone. The round's lock is held.
+declare ended hall.round;
+begin
+    update hall.round set state = 'closed', ended_at = p_at where fr_id = p_fr and state in ('announced', 'open')
+        returning * into ended;
+    if found then
+        perform hall.emit('fr/' || p_fr, 'fin.round.closed.v1', jsonb_build_object('fr_id', p_fr, 'round', ended.n),
+            p_fr => p_fr, p_round => ended.n);
+    end if;
+end $$;
+
+create function hall.go_on_or_assist(
+    fr hall.financing_request, p_next_edge text, p_assist_edge text, p_by text, p_at timestamptz, p_reason jsonb default '{}'
+) returns void language plpgsql as $$
+-- The next round while rounds are left, else to the case manager (T10, T11, T13).
+begin
+    if fr.round_no < hall.setting('rounds') then
+        perform hall.announce_round(fr.id, fr.round_no + 1, p_next_edge, p_by, p_at, p_reason);
+    else
+        perform hall.move_request(fr.id, p_assist_edge, 'assisted', p_by, p_at, p_reason, hall.setting('assisted_minutes'));
+        perform hall.open_case('assisted', 'fr/' || fr.id, 'no bank took the request in its rounds', p_at);
+    end if;
+end $$;
+
+create function hall.end_claims(
+    p_fr text, p_edge text, p_to text, p_by text, p_at timestamptz, p_reason jsonb, p_except text default null
+) returns void language plpgsql as $$
+declare live text;
+begin
+    for live in select id from hall.claim where fr_id = p_fr and hall.is_live(state) and id is distinct from p_except
+            order by id loop
+        perform hall.move_claim(live, p_edge, p_to, p_by, p_at, p_reason);
+    end loop;
+end $$;
+
+-- --------------------------------------------------------------------------------------------------------------- acts
+
+create function hall.act_draft_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T1. A need that another channel already brought joins that request, and its source is kept.
+declare
+    at timestamptz := hall.hall_now();
+    uscc text := p_args ->> 'uscc';
+    scheme hall.scheme;
+    company hall.enterprise;
+    wrong jsonb := '[]';
+    standing hall.financing_request;
+    made text;
+begin
+    perform hall.begin_act(p_actor);
+    select * into company from hall.enterprise e where e.uscc = act_draft_request.uscc;
+    if not found or not (hall.acts_for(p_actor, uscc) or p_actor ->> 'role' = 'clerk') then
+        perform hall.refuse('not-found');
+    end if;
+    select * into scheme from hall.scheme where name = p_args ->> 'scheme';
+    if not found then
+        wrong := wrong || '{"pointer": "/scheme", "rule": "names a scheme of hall_policy.yaml"}'::jsonb;
+    end if;
+    if not exists (select 1 from hall.channel where name = p_args ->> 'channel') then
+        wrong := wrong || '{"pointer": "/channel", "rule": "names a channel of hall_policy.yaml"}'::jsonb;
+    end if;
+    if not exists (select 1 from hall.purpose where name = p_args ->> 'purpose') then
+        wrong := wrong || '{"pointer": "/purpose", "rule": "names a purpose of hall_policy.yaml"}'::jsonb;
+    end if;
+    if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
+
+    -- One intake at a time for one enterprise, so that two channels cannot both miss the other.
+    perform pg_advisory_xact_lock(hashtextextended('intake ' || uscc, 0));
+    select * into standing from hall.financing_request f
+        where f.uscc = act_draft_request.uscc and f.scheme = p_args ->> 'scheme' and f.purpose = p_args ->> 'purpose'
+            and not hall.is_final(state) order by created_at limit 1;
+    if found then
+        insert into hall.request_source (fr_id, channel, channel_ref, received_by)
+            values (standing.id, p_args ->> 'channel', p_args ->> 'channel_ref', p_actor ->> 'client')
+            on conflict do nothing;
+        return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', standing.id, 'joined', true));
+    end if;
+    made := hall.new_id('fr');
+    insert into hall.financing_request (id, uscc, registered_by, scheme, quote_binds, amount_fen, term_months, purpose,
+            industry_section, district, is_first_loan, state, edge, moved_at, moved_by, deadline)
+        values (made, uscc, p_actor ->> 'client', scheme.name, scheme.binds, (p_args ->> 'amount_fen')::bigint,
+            (p_args ->> 'term_months')::integer, p_args ->> 'purpose', company.industry_section, company.district,
+            (p_args ->> 'first_loan')::boolean, 'draft', 'T1', at, p_actor ->> 'client',
+            at + make_interval(days => hall.setting('draft_days')::integer));
+    insert into hall.request_source (fr_id, channel, channel_ref, received_by)
+        values (made, p_args ->> 'channel', p_args ->> 'channel_ref', p_actor ->> 'client');
+    return jsonb_build_object('status', 201, 'body',
+        jsonb_build_object('fr_id', made, 'joined', false, 'state', 'draft', 'version', 1));
+end $$;
+
+create function hall.may_intake(p_actor jsonb, fr hall.financing_request) returns boolean language sql stable as $$
+    -- The enterprise's side; a clerk only for what he entered himself, and until it is submitted.
+    select hall.acts_for(p_actor, fr.uscc)
+        or (p_actor ->> 'role' = 'clerk' and fr.registered_by = p_actor ->> 'client' and fr.state = 'draft')
+$$;
+
+create function hall.act_submit_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T2, T4 and T6 (or T5, T7) with the decision that scoring made, in one transaction (S4).
+declare
+    at timestamptz;
+    fr hall.financing_request;
+    me text := p_actor ->> 'client';
+    outcome text := p_args ->> 'outcome';
+    limit_fen bigint := (p_args ->> 'limit_fen')::bigint;
+    expires timestamptz;
+    decision text;
+    quote text;
+begin
+    perform hall.begin_act(p_actor);
+    fr := hall.locked_request(p_args ->> 'fr_id');
+    at := hall.hall_now();
+    if not hall.may_intake(p_actor, fr) then perform hall.refuse('not-found'); end if;
+    perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
+    perform hall.expect_state(fr.state, 'draft');
+    if not hall.consent_lives(p_args ->> 'consent_id', fr.uscc, at) then perform hall.refuse('consent-missing'); end if;
+    update hall.financing_request set consent_id = p_args ->> 'consent_id' where id = fr.id;
+    begin
+        perform hall.move_request(fr.id, 'T2', 'submitted', me, at);
+    exception when unique_violation then
+        perform hall.refuse('duplicate-request');
+    end;
+    decision := hall.keep_decision(fr.uscc, p_args -> 'decision', p_args ->> 'decision_text', me);
+    expires := at + make_interval(days => hall.setting('quote_days')::integer);
+    quote := hall.keep_quote(fr.uscc, fr.scheme, decision, outcome, limit_fen, expires);
+    select q.expires_at into strict expires from hall.limit_quote q where q.id = quote;  -- the same decision keeps its quote
+    update hall.financing_request f set quote_id = quote, quote_fen = act_submit_request.limit_fen,
+        quote_expires_at = expires where id = fr.id;
+    if outcome = 'ineligible' then
+        fr := hall.move_request(fr.id, 'T5', 'INELIGIBLE', me, at, jsonb_build_object('decision_id', decision));
+    else
+        perform hall.move_request(fr.id, 'T4', 'screened', me, at, jsonb_build_object('decision_id', decision));
+        if not fr.quote_binds or (outcome = 'eligible' and limit_fen > 0) then
+            fr := hall.move_request(fr.id, 'T6', 'quoted', me, at, p_deadline => expires);
+        else
+            fr := hall.move_request(fr.id, 'T7', 'assisted', me, at, jsonb_build_object('outcome', outcome),
+                hall.setting('assisted_minutes'));
+            perform hall.open_case('assisted', 'fr/' || fr.id, 'the quote needs a person: ' || outcome, at);
+        end if;
+    end if;
+    return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', fr.id, 'state', fr.state,
+        'version', fr.version, 'outcome', outcome, 'quote_id', quote, 'quote_fen', limit_fen,
+        'quote_expires_at', hall.iso(expires), 'decision_id', decision, 'reasons', p_args -> 'reasons'));
+end $$;
+
+create function hall.act_broadcast_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T8: the enterprise confirms the amount and may name up to three products or institutions, which come first (round 0).
+declare
+    at timestamptz;
+    fr hall.financing_request;
+    amount bigint := (p_args ->> 'amount_fen')::bigint;
+    named text[] := array(select jsonb_array_elements_text(coalesce(p_args -> 'wishes', '[]')));
+    unknown jsonb;
+begin
+    perform hall.begin_act(p_actor);
+    fr := hall.locked_request(p_args ->> 'fr_id');
+    at := hall.hall_now();
+    if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
+    perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
+    perform hall.expect_state(fr.state, 'quoted');
+    if fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": true}'); end if;
+    if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-revoked'); end if;
+    select jsonb_agg(jsonb_build_object('pointer', '/wishes/' || (i - 1), 'rule', 'names an institution or a product'))
+        into unknown from unnest(named) with ordinality as wish (name, i)
+        where not exists (select 1 from hall.institution where id = name)
+            and not exists (select 1 from hall.product where id = name and approved_at is not null);
+    if unknown is not null then perform hall.refuse('validation', jsonb_build_object('errors', unknown)); end if;
+    if fr.quote_binds then
+        if at >= fr.quote_expires_at then perform hall.refuse('illegal-transition', '{"quote": "expired"}'); end if;
+        if amount > least(fr.quote_fen, hall.available(fr.uscc)) then
+            perform hall.refuse('over-limit', jsonb_build_object('quote_fen', fr.quote_fen,
+                'available_fen', hall.available(fr.uscc)));
+        end if;
+    end if;
+    update hall.financing_request set amount_fen = amount, wishes = named where id = fr.id;
+    fr := hall.announce_round(fr.id, case cardinality(named) when 0 then 1 else 0 end, 'T8', p_actor ->> 'client', at);
+    return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', fr.id, 'state', fr.state,
+        'version', fr.version, 'round', fr.round_no));
+end $$;
+
+create function hall.act_withdraw_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T18: any time before signing; live claims end as rejected by the enterprise, and the reservation goes back.
+declare
+    at timestamptz;
+    fr hall.financing_request;
+    me text := p_actor ->> 'client';
+begin
+    perform hall.begin_act(p_actor);
+    perform hall.lock_live_round(p_args ->> 'fr_id');
+    fr := hall.locked_request(p_args ->> 'fr_id');
+    at := hall.hall_now();
+    if not hall.may_intake(p_actor, fr) then perform hall.refuse('not-found'); end if;
+    perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
+    perform hall.expect_state(fr.state, 'draft', 'submitted', 'screened', 'quoted', 'broadcast', 'claimed', 'offered',
+        'accepted', 'assisted');
+    perform hall.end_live_round(fr.id, at);
+    perform hall.end_claims(fr.id, 'K6', 'rejected', me, at, '{"why": "withdrawn"}');
+    perform hall.void_reservation(fr.id);
+    fr := hall.move_request(fr.id, 'T18', 'WITHDRAWN', me, at, jsonb_build_object('note', p_args ->> 'note'));
+    return jsonb_build_object('status', 200, 'body',
+        jsonb_build_object('fr_id', fr.id, 'state', fr.state, 'version', fr.version));
+end $$;
+
+create function hall.act_assist_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T20: the case manager broadcasts once more, to everybody, or declines with a note.
+declare
+    at timestamptz;
+    fr hall.financing_request;
+    me text := p_actor ->> 'client';
+begin
+    perform hall.begin_act(p_actor);
+    fr := hall.locked_request(p_args ->> 'fr_id');
+    at := hall.hall_now();
+    perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
+    perform hall.expect_state(fr.state, 'assisted');
+    if p_args ->> 'to' = 'broadcast' then
+        if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-missing'); end if;
+        fr := hall.announce_round(fr.id, greatest(fr.round_no + 1, hall.setting('rounds')::integer), 'T20', me, at,
+            jsonb_build_object('note', p_args ->> 'note'));
+    else
+        fr := hall.move_request(fr.id, 'T20', 'DECLINED', me, at, jsonb_build_object('note', p_args ->> 'note'));
+    end if;
+    perform hall.close_case('assisted', 'fr/' || fr.id, me, p_args ->> 'note', at);
+    return jsonb_build_object('status', 200, 'body',
+        jsonb_build_object('fr_id', fr.id, 'state', fr.state, 'version', fr.version));
+end $$;
+
+-- ----------------------------------------------------------------------------------------------------------- four eyes
+
+create function hall.act_propose_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- T19, T21, first pair of eyes: nothing changes yet.
+declare made text := hall.new_id('ap');
+begin
+    perform hall.begin_act(p_actor);
+    perform hall.locked_request(p_args ->> 'fr_id');
+    insert into hall.approval (id, kind, fr_id, order_no, note, proposed_by, proposed_at)
+        values (made, p_args ->> 'kind', p_args ->> 'fr_id', p_args ->> 'order_no', p_args ->> 'note',
+            p_actor ->> 'client', hall.hall_now());
+    return jsonb_build_object('status', 201, 'body', jsonb_build_object('approval_id', made));
+end $$;
+
+create function hall.act_approve_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- The second pair of eyes carries the order out. Suspended: the card is hidden and all clocks stand still.
+declare
+    at timestamptz;
+    proposal hall.approval;
+    fr hall.financing_request;
+    me text := p_actor ->> 'client';
+begin
+    perform hall.begin_act(p_actor);
+    select * into proposal from hall.approval where id = p_args ->> 'approval_id';
+    if not found then perform hall.refuse('not-found'); end if;
+    perform hall.lock_live_round(proposal.fr_id);
+    fr := hall.locked_request(proposal.fr_id);
+    select * into proposal from hall.approval where id = proposal.id for update;
+    at := hall.hall_now();
+    if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"approval": "used"}'); end if;
+    if proposal.proposed_by = me then perform hall.refuse('four-eyes-required'); end if;
+    update hall.approval set approved_by = me, approved_at = at where id = proposal.id;
+    if proposal.kind = 'cancel' then
+        perform hall.expect_state(fr.state, 'draft', 'submitted', 'screened', 'quoted', 'broadcast', 'claimed', 'offered',
+            'accepted', 'assisted', 'signed');
+        perform hall.end_live_round(fr.id, at);
+        perform hall.end_claims(fr.id, 'K6', 'rejected', me, at, '{"why": "cancelled"}');
+        perform hall.void_reservation(fr.id);
+        if fr.state = 'signed' then perform hall.cancel_signed_facility(fr.id, me, at); end if;
+        fr := hall.move_request(fr.id, 'T19', 'CANCELLED', me, at,
+            jsonb_build_object('order_no', proposal.order_no, 'approval_id', proposal.id));
+    elsif proposal.kind = 'suspend' then
+        if fr.is_suspended or hall.is_final(fr.state) then
+            perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', fr.is_suspended));
+        end if;
+        update hall.financing_request set is_suspended = true, suspended_at = at where id = fr.id;
+        perform hall.tell_suspension(fr, 'fin.request.suspended.v1');
+    else
+        if not fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": false}'); end if;
+        perform hall.start_clocks(fr, at - fr.suspended_at);
+        perform hall.tell_suspension(fr, 'fin.request.resumed.v1');
+    end if;
+    return jsonb_build_object('status', 200, 'body', jsonb_build_object('approval_id', proposal.id, 'fr_id', fr.id,
+        'kind', proposal.kind, 'state', fr.state, 'version', fr.version));
+end $$;
+
+create function hall.tell_suspension(fr hall.financing_request, p_type text) returns void language plpgsql as $$
+declare live integer := (select n from hall.round where fr_id = fr.id and state in ('announced', 'open'));
+begin
+    perform hall.emit('fr/' || fr.id, p_type, jsonb_build_object('fr_id', fr.id, 'round', live), p_uscc => fr.uscc,
+        p_fr => case when live is not null then fr.id end, p_round => live);
+end $$;
+
+create function hall.start_clocks(fr hall.financing_request, p_stood interval) returns void language sql as $$
+    -- Every clock of the request goes on where it stood still (T21).
+    update hall.financing_request set is_suspended = false, suspended_at = null, deadline = deadline + p_stood,
+        deadline_from = deadline_from + p_stood where id = fr.id;
+    update hall.claim set deadline = deadline + p_stood, deadline_from = deadline_from + p_stood
+        where fr_id = fr.id and deadline is not null;
+    update hall.round set opens_at = opens_at + p_stood, closes_at = closes_at + p_stood
+        where fr_id = fr.id and state = 'open';
+$$;

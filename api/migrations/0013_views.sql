@@ -1,0 +1,156 @@
+-- Who reaches what of a request (hall.md §11, A7): one function says how far, and every reading of a request asks it.
+
+create function hall.consent_lives(p_consent text, p_uscc text, p_at timestamptz) returns boolean language sql stable as $$
+    select exists (
+        select 1 from hall.consent c
+        where c.id = p_consent and c.uscc = p_uscc and p_at >= c.valid_from and p_at < c.valid_to
+            and not exists (select 1 from hall.consent_revocation r where r.consent_id = c.id))
+$$;
+
+create function hall.reach(p_actor jsonb, fr hall.financing_request) returns text language sql stable as $$
+    -- 'whole': the enterprise's side and the case manager while he has it; 'holder': the bank of a live claim; 'card': a
+    -- bank in the audience of the latest published round; null: the request does not exist for the caller.
+    select case
+        when hall.may_intake(p_actor, fr) then 'whole'
+        when p_actor ->> 'role' = 'case-manager' and fr.state = 'assisted' then 'whole'
+        when p_actor ->> 'institution' is null then null
+        when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.is_live(c.state)
+            and c.institution_id = p_actor ->> 'institution'
+            and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)) then 'holder'
+        when not fr.is_suspended and exists (
+            select 1 from hall.round r join hall.outlet o on o.no = any (r.audience)
+            where r.fr_id = fr.id and r.n = fr.round_no and r.published_at is not null
+                and o.institution_id = p_actor ->> 'institution'
+                and o.id = coalesce(p_actor ->> 'outlet', o.id)) then 'card'
+    end
+$$;
+
+create function hall.request_view(p_actor jsonb, p_id text) returns jsonb language plpgsql stable as $$
+declare
+    fr hall.financing_request;
+    latest hall.round;
+    reach text;
+    view jsonb;
+begin
+    select * into fr from hall.financing_request where id = p_id;
+    if not found then return null; end if;
+    reach := hall.reach(p_actor, fr);
+    if reach is null then return null; end if;
+    select * into latest from hall.round where fr_id = fr.id and n = fr.round_no;
+    view := jsonb_build_object('fr_id', fr.id, 'reach', reach, 'round', case when latest.n is not null then
+        jsonb_build_object('n', latest.n, 'state', latest.state, 'opens_at', hall.iso(latest.opens_at),
+            'closes_at', hall.iso(latest.closes_at), 'card_version', latest.card_version) end);
+    if reach = 'card' then
+        -- Losers see the card until the round has ended, and then only that it has.
+        return case when latest.state in ('announced', 'open') then view || jsonb_build_object('card', latest.card) else view end;
+    end if;
+    view := view || jsonb_build_object('uscc', fr.uscc, 'state', fr.state, 'version', fr.version, 'scheme', fr.scheme,
+        'quote_binds', fr.quote_binds, 'amount_fen', fr.amount_fen, 'term_months', fr.term_months, 'purpose', fr.purpose,
+        'first_loan', fr.is_first_loan, 'quote_id', fr.quote_id, 'quote_fen', fr.quote_fen,
+        'quote_expires_at', hall.iso(fr.quote_expires_at), 'deadline', hall.iso(fr.deadline),
+        'deadline_is_provisional', fr.deadline_is_provisional, 'suspended', fr.is_suspended,
+        'created_at', hall.iso(fr.created_at));
+    if reach = 'whole' then
+        view := view || jsonb_build_object('wishes', to_jsonb(fr.wishes), 'sources', (
+            select jsonb_agg(jsonb_build_object('channel', channel, 'channel_ref', channel_ref,
+                'received_at', hall.iso(received_at)) order by received_at)
+            from hall.request_source where fr_id = fr.id), 'claims', (
+            select coalesce(jsonb_agg(hall.claim_row(c) order by c.claimed_at), '[]') from hall.claim c where c.fr_id = fr.id));
+    end if;
+    return view;
+end $$;
+
+create function hall.claim_row(c hall.claim) returns jsonb language sql stable as $$
+    select jsonb_build_object('claim_id', c.id, 'fr_id', c.fr_id, 'round', c.round, 'institution_id', c.institution_id,
+        'outlet_id', c.outlet_id, 'officer_id', c.officer_id, 'product_id', c.product_id || '@' || c.product_version,
+        'fence', c.fence, 'state', c.state, 'version', c.version, 'claimed_at', hall.iso(c.claimed_at),
+        'contacted_at', hall.iso(c.contacted_at), 'ended_at', hall.iso(c.ended_at), 'lease_until', hall.iso(c.deadline),
+        'deadline_is_provisional', c.deadline_is_provisional, 'extensions', c.extensions,
+        'first_opinion_due', hall.iso(case when c.state = 'contacted'
+            then hall.add_working_minutes(c.contacted_at, hall.setting('first_opinion_minutes')) end))
+$$;
+
+create function hall.claim_view(p_actor jsonb, p_id text) returns jsonb language plpgsql stable as $$
+declare
+    c hall.claim;
+    fr hall.financing_request;
+begin
+    select * into c from hall.claim where id = p_id;
+    if not found then return null; end if;
+    select * into strict fr from hall.financing_request where id = c.fr_id;
+    if (c.institution_id = p_actor ->> 'institution' and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id))
+            or hall.acts_for(p_actor, fr.uscc) then
+        return hall.claim_row(c);
+    end if;
+    return null;
+end $$;
+
+create function hall.offer_view(p_actor jsonb, p_id text) returns jsonb language sql stable as $$
+    select hall.offer_body(o) from hall.offer o join hall.financing_request f on f.id = o.fr_id
+    where o.id = p_id and (o.institution_id = p_actor ->> 'institution' or hall.acts_for(p_actor, f.uscc))
+$$;
+
+create function hall.offers_view(p_actor jsonb, p_fr text) returns jsonb language sql stable as $$
+    select coalesce((select jsonb_agg(hall.offer_body(o) || jsonb_build_object('claim_state', c.state)
+            order by o.annual_cost_bp, o.amount_fen desc)
+        from hall.offer o join hall.claim c on c.id = o.claim_id where o.fr_id = f.id), '[]')
+    from hall.financing_request f where f.id = p_fr and hall.acts_for(p_actor, f.uscc)
+$$;
+
+create function hall.history_view(p_actor jsonb, p_fr text) returns jsonb language sql stable as $$
+    select (select jsonb_agg(jsonb_build_object('machine', h.machine, 'id', h.subject_id, 'seq', h.seq, 'from', h.from_state,
+            'to', h.to_state, 'edge', h.edge, 'actor', h.actor_role, 'at', hall.iso(h.decided_at))
+            order by h.decided_at, h.machine desc, h.seq)
+        from hall.history h where (h.machine = 'request' and h.subject_id = f.id)
+            or (h.machine = 'claim' and h.subject_id in (select id from hall.claim where fr_id = f.id)))
+    from hall.financing_request f where f.id = p_fr and hall.acts_for(p_actor, f.uscc)
+$$;
+
+create function hall.look_at_dossier(p_actor jsonb, p_claim text) returns jsonb
+language plpgsql security definer set search_path = hall, pg_temp as $$
+-- Who the enterprise is, what it asks, its decision: for the holder of a live claim (X2: the end of the claim ends it),
+-- under the request's consent. Without a consent for the report that part is withheld, and says so. Each look is logged.
+declare
+    c hall.claim;
+    fr hall.financing_request;
+    at timestamptz := hall.hall_now();
+    given hall.consent;
+    report_consent text;
+    shown jsonb;
+begin
+    select * into c from hall.claim where id = p_claim;
+    if not found or c.institution_id is distinct from p_actor ->> 'institution' or not hall.is_live(c.state)
+            or c.outlet_id <> coalesce(p_actor ->> 'outlet', c.outlet_id) or at >= c.deadline then
+        return null;
+    end if;
+    select * into strict fr from hall.financing_request where id = c.fr_id for share;
+    if not hall.consent_lives(fr.consent_id, fr.uscc, at) then
+        perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', fr.consent_id, 'consent-revoked');
+        return '{"withheld": "consent-revoked"}';
+    end if;
+    select * into strict given from hall.consent where id = fr.consent_id;
+    report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', given.purpose, true);
+    select jsonb_build_object('claim_id', c.id, 'fr_id', fr.id, 'uscc', e.uscc, 'name', e.name,
+            'contact_name', e.contact_name, 'contact_phone', e.contact_phone, 'industry_section', e.industry_section,
+            'district', e.district, 'amount_fen', fr.amount_fen, 'quote_fen', fr.quote_fen, 'term_months', fr.term_months,
+            'purpose', fr.purpose, 'exposure', hall.exposure_totals(e.uscc),
+            'watermark', c.institution_id || ' ' || coalesce(report_consent, given.id) || ' ' || hall.iso(at))
+        into shown from hall.enterprise e where e.uscc = fr.uscc;
+    if report_consent is null then
+        shown := shown || '{"withheld_parts": [{"part": "report", "why": "consent-missing"}]}';
+    else
+        shown := shown || jsonb_build_object('withheld_parts', '[]'::jsonb, 'report', (
+            -- what a bank may read of the decision: never what the limit would be if missing facts were clean
+            select jsonb_build_object('decision_id', d.id, 'as_of', d.as_of, 'outcome', d.outcome, 'limit_fen', d.limit_fen,
+                'score', d.content -> 'answer' -> 'score', 'grade', d.content -> 'answer' -> 'grade',
+                'conditions', d.content -> 'answer' -> 'conditions',
+                'reasons', (d.content -> 'answer' ->> 'reasons')::jsonb, 'model_version', d.model_version,
+                'policy_version', d.policy_version, 'features', d.content -> 'features')
+            from hall.limit_quote q join hall.decision d on d.id = q.decision_id where q.id = fr.quote_id));
+    end if;
+    perform hall.log_access(p_actor, fr.uscc, 'dossier', given.purpose, coalesce(report_consent, given.id));
+    return shown;
+end $$;
+
+revoke execute on function hall.look_at_dossier(jsonb, text) from public;
+grant execute on function hall.look_at_dossier(jsonb, text) to jifen_service;

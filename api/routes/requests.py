@@ -1,0 +1,223 @@
+"""Financing requests: intake, submission, broadcast, withdrawal, and what each side may read of one."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import access, quotes
+from api.calls import Caller, act, allowed, already, answer, found
+from api.problems import problems
+
+router = APIRouter(prefix="/v1", tags=["financing requests"])
+
+Fen = Annotated[int, Field(strict=True, gt=0, le=10**15, description="whole fen (0.01 CNY)")]
+Version = Annotated[int, Field(strict=True, ge=1, description="the version last seen; another one answers stale-version")]
+Note = Annotated[str, Field(min_length=1, max_length=2000)]
+FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
+Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{18}$", description="统一社会信用代码")]
+
+
+class Closed(BaseModel):
+    """A body that refuses members nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Draft(Closed):
+    """A financing need as it comes in. A need that stands already is joined, and this channel kept as its source."""
+
+    uscc: Code
+    scheme: Annotated[str, Field(max_length=64, description="a scheme of the hall's policy, such as torch-points")]
+    amount_fen: Fen
+    term_months: Annotated[int, Field(strict=True, ge=1, le=120)]
+    purpose: Annotated[str, Field(max_length=64)]
+    channel: Annotated[str, Field(max_length=64)]
+    channel_ref: Annotated[str, Field(min_length=1, max_length=128, description="the channel's own number for it")]
+    first_loan: Annotated[bool | None, Field(description="首贷; null where not known")] = None
+
+
+class Submission(Closed):
+    """Submits a draft under a consent; the reference limit is computed at once."""
+
+    version: Version
+    consent_id: Annotated[str, Field(pattern=r"^co_[0-9a-f]{32}$")]
+
+
+class Broadcast(Closed):
+    """Confirms the amount and sends the card out. Up to three products or institutions wished for see it first."""
+
+    version: Version
+    amount_fen: Fen
+    wishes: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=3)] = []
+
+
+class Withdrawal(Closed):
+    """Ends the request from the enterprise's side."""
+
+    version: Version
+    note: Note | None = None
+
+
+class Assistance(Closed):
+    """What the case manager decides of an assisted request: broadcast once more to everybody, or decline."""
+
+    version: Version
+    to: Literal["broadcast", "DECLINED"]
+    note: Note
+
+
+class Order(Closed):
+    """A cancellation or suspension by order: proposed by one administrator, approved by another."""
+
+    kind: Literal["cancel", "suspend", "resume"]
+    order_no: Annotated[str, Field(min_length=1, max_length=128)]
+    note: Note
+
+
+class Moved(BaseModel):
+    """Where the request stands after the act."""
+
+    fr_id: str
+    state: str | None = None
+    version: int | None = None
+    round: int | None = None
+    joined: bool | None = None
+
+
+class Submitted(BaseModel):
+    """The answer to a submission: the outcome, the reference limit, and why."""
+
+    fr_id: str
+    state: str
+    version: int
+    outcome: str
+    quote_id: str
+    quote_fen: int
+    quote_expires_at: str
+    decision_id: str
+    reasons: list[dict[str, object]]
+
+
+class Proposed(BaseModel):
+    """The proposal that a second administrator approves by its id."""
+
+    approval_id: str
+
+
+Intake = Annotated[Caller, Depends(allowed("fr:write", "fr:intake"))]
+Owner = Annotated[Caller, Depends(allowed("fr:write"))]
+Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write", "ops:read"))]
+
+
+@router.post(
+    "/financing-requests",
+    status_code=201,
+    response_model=Moved,
+    responses={200: {"model": Moved, "description": "joined a request that stands already"}} | problems("not-found", "validation"),
+)
+async def draft_request(body: Draft, request: Request, caller: Intake) -> Response:
+    """Enter a financing need (T1)."""
+    return await act(request, caller, "draft_request", body.model_dump())
+
+
+@router.post(
+    "/financing-requests/{fr_id}/submit",
+    response_model=Submitted,
+    responses=problems(
+        "not-found", "stale-version", "illegal-transition", "consent-missing", "duplicate-request", "maintenance"
+    ),
+)
+async def submit_request(fr_id: FrId, body: Submission, request: Request, caller: Intake) -> Response:
+    """Submit a draft: rules, score and limit follow at once (T2, T4, T6 or T5, T7)."""
+    if (stored := await already(request, caller)) is not None:
+        return stored
+    service = request.app.state.service
+    subject = await service.pool.fetchrow("select uscc, scheme from hall.financing_request where id = $1", fr_id)
+    if subject is None:
+        found(None)
+    measured = await quotes.measured(service, subject["uscc"], subject["scheme"])
+    return await act(
+        request,
+        caller,
+        "submit_request",
+        body.model_dump()
+        | {
+            "fr_id": fr_id,
+            "outcome": measured.outcome,
+            "limit_fen": measured.limit_fen,
+            "decision": measured.decision,
+            "decision_text": measured.text,
+            "reasons": measured.reasons,
+        },
+    )
+
+
+@router.post(
+    "/financing-requests/{fr_id}/broadcast",
+    response_model=Moved,
+    responses=problems("not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation"),
+)
+async def broadcast_request(fr_id: FrId, body: Broadcast, request: Request, caller: Owner) -> Response:
+    """Confirm the amount and broadcast the card (T8)."""
+    return await act(request, caller, "broadcast_request", body.model_dump() | {"fr_id": fr_id})
+
+
+@router.post(
+    "/financing-requests/{fr_id}/withdraw",
+    response_model=Moved,
+    responses=problems("not-found", "stale-version", "illegal-transition"),
+)
+async def withdraw_request(fr_id: FrId, body: Withdrawal, request: Request, caller: Intake) -> Response:
+    """Withdraw before signing (T18)."""
+    return await act(request, caller, "withdraw_request", body.model_dump() | {"fr_id": fr_id})
+
+
+@router.post(
+    "/financing-requests/{fr_id}/assist",
+    response_model=Moved,
+    responses=problems("not-found", "stale-version", "illegal-transition", "consent-missing"),
+)
+async def assist_request(
+    fr_id: FrId, body: Assistance, request: Request, caller: Annotated[Caller, Depends(allowed("case:write"))]
+) -> Response:
+    """The case manager broadcasts once more, or declines (T20)."""
+    return await act(request, caller, "assist_request", body.model_dump() | {"fr_id": fr_id})
+
+
+@router.post(
+    "/financing-requests/{fr_id}/orders", status_code=201, response_model=Proposed, responses=problems("not-found")
+)
+async def propose_order(
+    fr_id: FrId, body: Order, request: Request, caller: Annotated[Caller, Depends(allowed("admin:write"))]
+) -> Response:
+    """Propose to cancel, suspend or resume a request (T19, T21): nothing changes yet."""
+    return await act(request, caller, "propose_order", body.model_dump() | {"fr_id": fr_id})
+
+
+@router.post(
+    "/orders/{approval_id}/approve",
+    response_model=Moved,
+    responses=problems("not-found", "illegal-transition", "four-eyes-required"),
+)
+async def approve_order(
+    approval_id: Annotated[str, Field(pattern=r"^ap_[0-9a-f]{32}$")],
+    request: Request,
+    caller: Annotated[Caller, Depends(allowed("admin:write"))],
+) -> Response:
+    """The second pair of eyes carries an order out."""
+    return await act(request, caller, "approve_order", {"approval_id": approval_id})
+
+
+@router.get("/financing-requests/{fr_id}", response_model=access.RequestView, responses=problems("not-found"))
+async def read_request(fr_id: FrId, request: Request, caller: Reader) -> Response:
+    """Read one request: everything for the enterprise's side and the holder of the claim, the card for its audience."""
+    async with request.app.state.service.pool.acquire() as connection:
+        return answer(found(await access.request_view(connection, caller, fr_id)))
+
+
+@router.get("/financing-requests/{fr_id}/history", response_model=list[access.Step], responses=problems("not-found"))
+async def read_history(fr_id: FrId, request: Request, caller: Owner) -> Response:
+    """Every step of a request, in order, for its enterprise."""
+    async with request.app.state.service.pool.acquire() as connection:
+        return answer(found(await access.history_view(connection, caller, fr_id)))

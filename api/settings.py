@@ -1,0 +1,37 @@
+"""What the service is told by its surroundings: environment variables that begin with JIFEN_."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the service; an empty variable counts as none.
+
+    Attributes:
+        database_url: JIFEN_DATABASE_URL, of a PostgreSQL 15 or newer whose role may create a schema and a role; none:
+            an embedded one under `data_folder()`.
+        home: JIFEN_HOME, where the service keeps what it writes.
+        postgres_bin: JIFEN_POSTGRES_BIN, PostgreSQL's programs for the embedded server instead of the wheel's.
+        pool_size: JIFEN_POOL_SIZE, most connections of one process.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="JIFEN_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = None
+    home: Path | None = None
+    postgres_bin: Path | None = None
+    pool_size: int = Field(default=16, ge=2, le=200)
+
+    def data_folder(self) -> Path:
+        """Where the service keeps what it writes: JIFEN_HOME, else /var/lib/jifen for root, else the user's own data.
+
+        Not the current folder: a service would leave its database wherever it happened to be started.
+        """
+        if self.home is not None:
+            return self.home
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            return Path("/var/lib/jifen")
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "jifen"

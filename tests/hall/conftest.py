@@ -1,0 +1,156 @@
+"""A real PostgreSQL for every test of the hall: one server a run, one database a test, copied from a migrated one.
+
+JIFEN_TEST_DATABASE_URL lets the tests run on a server of one's own (its role must be able to create databases and
+roles); JIFEN_POSTGRES_BIN starts other programs than the wheel's, such as those of a system's PostgreSQL 15.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from api.database import Pool, pool_of
+from api.migrating import migrate, migrations
+from api.postgres import Postgres
+from api.settings import Settings
+
+PLACE = Path("/var/tmp")
+"""Where every system user may go: pytest's own folders are closed to the user whom root's server runs as."""
+FORGOTTEN_SECONDS = 3600
+TEMPLATE = "jifen_test_" + sha256("".join(one.hash for one in migrations()).encode()).hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop of the service, on which all asynchronous tests and fixtures run."""
+    return "asyncio", {"use_uvloop": sys.platform != "win32"}
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """An empty folder that every system user may reach; whatever server is left in it is stopped."""
+    folder = Path(tempfile.mkdtemp(prefix=f"jifen-test-{os.getuid()}-home-", dir=PLACE))
+    folder.chmod(0o711)
+    yield folder
+    Postgres(folder).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def made_once() -> Iterator[Path]:
+    """The home of a server that was made and stopped; nobody may write to it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"jifen-test-{os.getuid()}-made-", dir=PLACE))
+    folder.chmod(0o711)
+    with Postgres(folder, Settings().postgres_bin, {"fsync": "off"}):
+        pass
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def made_home(home: Path, made_once: Path) -> Path:
+    """The home of a server that was made and stopped, of the test's own: copied, which is quicker than to make one."""
+    subprocess.run(["cp", "-a", f"{made_once}/.", home], check=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Iterator[str]:
+    """Address of a server of the run, as its owner; the processes of the run share it."""
+    named = os.environ.get("JIFEN_TEST_DATABASE_URL")
+    if named:
+        yield named
+        return
+    place = PLACE / f"jifen-test-{os.getuid()}-{testrun_uid[:12]}"
+    gate = tmp_path_factory.getbasetemp().parent / "jifen-server.lock"
+    # What a test writes need not outlive the machine.
+    postgres = Postgres(place, Settings().postgres_bin, {"fsync": "off", "synchronous_commit": "off"})
+    with gate.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep()
+        postgres.start()
+    yield postgres.url("postgres")
+    with gate.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if postgres.stop():
+            shutil.rmtree(place)
+
+
+def _sweep() -> None:
+    """Remove what killed runs left behind, servers as well."""
+    for left in PLACE.glob(f"jifen-test-{os.getuid()}-*"):
+        is_old = time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS
+        if is_old and Postgres(left).stop_if_unused():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> str:
+    """Name of a migrated database that nobody connects to; it is made once for these migrations."""
+
+    async def made() -> None:
+        connection = await asyncpg.connect(server)
+        try:
+            await connection.execute("SELECT pg_advisory_lock(5202607)")
+            if await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", TEMPLATE):
+                return
+            await connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}_part")
+            await connection.execute(f"CREATE DATABASE {TEMPLATE}_part TEMPLATE template0 ENCODING 'UTF8'")
+            await migrate(on(server, f"{TEMPLATE}_part"))
+            await connection.execute(f"ALTER DATABASE {TEMPLATE}_part RENAME TO {TEMPLATE}")
+        finally:
+            await connection.close()
+
+    asyncio.run(made())
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(server: str, template: str) -> Iterator[str]:
+    """Address of a migrated database of the test's own, as its owner."""
+    yield from _database(server, template)
+
+
+@pytest.fixture
+def empty_database(server: str) -> Iterator[str]:
+    """Address of a database of the test's own with nothing in it, as its owner."""
+    yield from _database(server, "template0")
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    """The service's pool on the test's database."""
+    async with pool_of(database) as opened:
+        yield opened
+
+
+def on(server: str, database: str) -> str:
+    """The same server's address with another database."""
+    return urlsplit(server)._replace(path=f"/{database}").geturl()
+
+
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"jifen_test_{secrets.token_hex(6)}"
+    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield on(server, name)
+    asyncio.run(_said(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _said(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
