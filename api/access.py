@@ -163,7 +163,7 @@ class Dossier(BaseModel):
     quote_fen: int | None
     term_months: int
     purpose: str
-    exposure: dict[str, int]
+    exposure: dict[str, Any]
     watermark: str
     withheld_parts: list[Withheld]
     report: dict[str, Any] | None = None

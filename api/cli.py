@@ -90,15 +90,73 @@ def migrate_command(
     """
     import asyncio
 
-    from api.migrating import bring_up_to_date, report_missing
+    from api.migrating import missing_by, prepare_by
     from api.settings import Settings
 
     if check:
-        missing = asyncio.run(report_missing(Settings()))
+        missing = asyncio.run(missing_by(Settings()))
         typer.echo("\n".join(f"missing {version}" for version in missing) or "nothing is missing")
         raise typer.Exit(1 if missing else 0)
-    applied = asyncio.run(bring_up_to_date(Settings()))
+    applied = asyncio.run(prepare_by(Settings()))
     typer.echo("\n".join(f"applied {version}" for version in applied) or "nothing to apply")
+
+
+@app.command("load")
+def load_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of source files, one per contract, parquet or CSV.")],
+) -> None:
+    """Check a folder of source files and bring its good rows into the service; the same files count once.
+
+    Bad rows go to DIR/quarantine as in `jifen data check`. A load that was interrupted does not count; repeat it.
+
+    Example: jifen load park
+    """
+    import asyncio
+
+    from api.database import service_database
+    from api.loading import Loaded, load
+    from api.settings import Settings
+    from models import progress, views
+
+    async def loaded() -> Loaded:
+        async with service_database(Settings()) as pool:
+            with progress.working("loading") as told:
+                return await load(pool, folder, told)
+
+    done = asyncio.run(loaded())
+    if done.folder is not None:
+        progress.console().print(views.check_table(done.folder))
+    if done.before:
+        typer.echo(f"batch {done.batch_id}: these files were loaded before; nothing was added")
+    else:
+        typer.echo(f"batch {done.batch_id}: {sum(done.rows.values()):,} rows count from now on")
+
+
+@app.command("replay")
+def replay_command(
+    decision_id: Annotated[str, typer.Argument(help="Id of a decision, of the service or from a limits file.")],
+    limits: Annotated[
+        Path | None, typer.Option("--from", help="A limits file; its feature rows and run lie beside it.")
+    ] = None,
+) -> None:
+    """Recompute a stored decision and compare it byte for byte; exit 1 and what differs if it comes out otherwise.
+
+    Without --from it is a decision that the service stored.
+
+    Example: jifen replay d0123456789abcdef01234567
+    Example: jifen replay d0123456789abcdef01234567 --from limits.parquet
+    """
+    import asyncio
+
+    from api.replaying import replay_stored
+    from api.settings import Settings
+    from models.replay import replay
+
+    if limits is None:
+        same = asyncio.run(replay_stored(Settings(), decision_id, home()))
+    else:
+        same = replay(decision_id, limits, home())
+    typer.echo(f"{same.decision_id}: same bytes, sha256 {same.sha256}")
 
 
 def main() -> None:

@@ -8,9 +8,6 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from fastapi import Response
-from pydantic import Field
-from starlette.requests import Request
 
 from api.database import Pool
 from api.problems import Problem

@@ -42,6 +42,7 @@ _BUSY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # the server ends, or a statement ran into its time-out
     asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,  # what the driver says when the server ends a connection between two statements
 )
 _CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
@@ -75,15 +76,15 @@ class DatabaseRefused(JifenError):
 
 @asynccontextmanager
 async def service_database(settings: Settings) -> AsyncGenerator[Pool]:
-    """The pool of a migrated database: the one that is named, or an embedded one that runs while it is used.
+    """The pool of a prepared database: the one that is named, or an embedded one that runs while it is used.
 
     Raises:
-        JifenError: it cannot be reached, started or migrated.
+        JifenError: it cannot be reached, started or prepared.
     """
-    from api.migrating import migrate
+    from api.migrating import prepare
 
     async with database_url(settings) as url:
-        await migrate(url)
+        await prepare(url, settings.hall_policy)
         async with pool_of(url, most=settings.pool_size) as pool:
             yield pool
 
@@ -172,6 +173,8 @@ async def transaction(pool: Pool) -> AsyncGenerator[Connection]:
             yield connection
         except BaseException as error:
             fault = _fault(error, connection)
+            if isinstance(error, asyncpg.InternalClientError):
+                _drop(connection)
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await block.rollback()
             if fault is not None:
@@ -180,7 +183,8 @@ async def transaction(pool: Pool) -> AsyncGenerator[Connection]:
         try:
             await block.commit()
         except Exception as error:
-            if connection.is_closed():
+            if _is_lost(error, connection):
+                _drop(connection)
                 raise EffectUnknown("The connection to the database broke while the change was committed.") from error
             fault = _fault(error, connection)
             if fault is not None:
@@ -215,9 +219,29 @@ def _fault(error: BaseException, connection: Connection) -> JifenError | None:
     """What a fault of the database means to the caller before the commit; None: it is not the database's."""
     if isinstance(error, _CONTENDED):
         return Contended("Others change the same rows; nothing was changed.")
-    if isinstance(error, _BUSY) or (isinstance(error, asyncpg.InterfaceError | OSError) and connection.is_closed()):
+    is_broken = isinstance(error, asyncpg.InterfaceError | OSError) and _is_closed(connection)
+    if isinstance(error, _BUSY) or is_broken:
         return Overloaded("The database is out of reach or too busy; nothing was changed.")
     return None
+
+
+def _is_lost(error: Exception, connection: Connection) -> bool:
+    """Whether the server's answer to a commit is not known: it did not come, or came from a server that was ending."""
+    refused = isinstance(error, asyncpg.PostgresError) and not isinstance(error, _BUSY)
+    return not (refused or isinstance(error, asyncpg.QueryCanceledError)) or _is_closed(connection)
+
+
+def _drop(connection: Connection) -> None:
+    """Let nobody use a connection whose state is not known."""
+    with suppress(asyncpg.InterfaceError):  # the pool took it away from us already
+        connection.terminate()
+
+
+def _is_closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # The pool took a broken connection away from us.
 
 
 @contextmanager

@@ -77,11 +77,11 @@ class Machine(Record):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        sources, targets = {*self.states, CREATION}, {*self.states}
         problems = [
             f"{edge.number}: no state is named {name}"
             for edge in self.edges
-            for name in (*edge.sources, *edge.targets)
-            if name not in self.states and not (name == CREATION and name in edge.sources)
+            for name in (*(set(edge.sources) - sources), *(set(edge.targets) - targets))
         ]
         steps = [(edge.number, *step) for edge in self.edges for step in edge.steps()]
         problems += [

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import asyncpg
 
 from api.database import Connection, connected, database_url
+from api.reference import bring_in_line
 from api.settings import Settings
 from data_contracts.errors import JifenError
 
@@ -82,14 +84,34 @@ async def migrate(url: str, folder: Traversable = MIGRATIONS) -> list[str]:
     return [one.version for one in missing]
 
 
-async def bring_up_to_date(settings: Settings) -> list[str]:
-    """`migrate` on the database of the settings, which is started if it is the embedded one."""
+async def prepare(url: str, policy: Path | None = None) -> list[str]:
+    """Bring the database to this program: its schema, then what the hall looks up; again it changes nothing.
+
+    Args:
+        url: of the owner.
+        policy: the operator's own values (JIFEN_HALL_POLICY).
+
+    Returns:
+        The versions applied now.
+
+    Raises:
+        MigrationError, Overloaded: see `migrate`.
+        PolicyError: see `bring_in_line`.
+    """
+    applied = await migrate(url)
+    async with connected(url, server_settings=_SESSION) as connection:
+        await bring_in_line(connection, policy)
+    return applied
+
+
+async def prepare_by(settings: Settings) -> list[str]:
+    """`prepare` the database of the settings, which is started if it is the embedded one."""
     async with database_url(settings) as url:
-        return await migrate(url)
+        return await prepare(url, settings.hall_policy)
 
 
-async def report_missing(settings: Settings) -> list[str]:
-    """`missing` on the database of the settings, which is started if it is the embedded one."""
+async def missing_by(settings: Settings) -> list[str]:
+    """What is `missing` in the database of the settings, which is started if it is the embedded one."""
     async with database_url(settings) as url, connected(url, server_settings=_SESSION) as connection:
         return await missing(connection)
 

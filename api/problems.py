@@ -101,7 +101,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
         return _of_router(error)
     if isinstance(error, Overloaded):
         return Problem("overloaded")
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == REFUSED:
+    if isinstance(error, asyncpg.PostgresError) and is_refusal(error):
         return refused(error)
     # What changes nothing may be sent again; for the rest it is honest to say that the effect is unknown.
     if request.method in _SAFE and out_of_reach(error):
@@ -117,9 +117,14 @@ def out_of_reach(error: BaseException) -> bool:
     return isinstance(error, _BUSY)
 
 
+def is_refusal(error: asyncpg.PostgresError) -> bool:
+    """Whether `hall.refuse` raised it."""
+    return getattr(error, "sqlstate", None) == REFUSED
+
+
 def refused(error: asyncpg.PostgresError) -> Problem:
     """The problem that `hall.refuse` raised in the database."""
-    members = orjson.loads(error.detail or "{}")
+    members = orjson.loads(getattr(error, "detail", None) or "{}")
     return Problem(str(error), **members)
 
 
@@ -130,7 +135,7 @@ def broken_rules(errors: Sequence[Any]) -> list[dict[str, str]]:
 
 def _broken_rule(place: tuple[int | str, ...], kind: str, sentence: str) -> dict[str, str]:
     where, steps = (place[0], place[1:]) if place else ("body", ())
-    rule = {"rule": kind.replace("_", "-"), "detail": sentence.removeprefix("Value error, ")}
+    rule = {"rule": sentence.removeprefix("Value error, "), "kind": kind.replace("_", "-")}
     if where == "body":
         escaped = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
         return {"pointer": "".join(f"/{step}" for step in escaped), **rule}

@@ -11,9 +11,11 @@ import structlog
 from api.clients import forget_expired
 from api.cursors import Cursors, cursors_of
 from api.database import Pool, pool_of
+from api.engines import Engines
 from api.limits import Limits
 from api.settings import Settings
 from api.tokens import Tokens
+from models.cli import home
 
 log = structlog.get_logger()
 
@@ -30,6 +32,7 @@ class Service:
     Attributes:
         url: the database's, for a connection of one's own (LISTEN); holds a password.
         issuer: our name as an authorisation server, the one `aud` of a client assertion.
+        engines: the scoring engines; where the champion is, the registry under JIFEN_HOME says.
         closing: set as the process is told to end; whoever holds a stream open closes it then.
     """
 
@@ -38,6 +41,7 @@ class Service:
     url: str
     issuer: str
     cursors: Cursors
+    engines: Engines
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,6 +69,7 @@ async def running(settings: Settings, url: str, issuer: str) -> AsyncGenerator[S
             url=url,
             issuer=settings.issuer or issuer,
             cursors=await cursors_of(pool),
+            engines=Engines(settings.home or home()),
             limits=Limits(processes=settings.processes, lifted=not settings.rate_limits),
         )
         tasks = [asyncio.create_task(supervised(one, service), name=one.__name__) for one in BACKGROUND]

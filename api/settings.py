@@ -16,6 +16,12 @@ class Settings(BaseSettings):
         home: JIFEN_HOME, where the service keeps what it writes.
         postgres_bin: JIFEN_POSTGRES_BIN, PostgreSQL's programs for the embedded server instead of the wheel's.
         pool_size: JIFEN_POOL_SIZE, most connections of one process.
+        hall_policy: JIFEN_HALL_POLICY, a YAML file of the operator's own values for settings of the hall.
+        issuer: JIFEN_ISSUER, our name as banks know it, the `aud` of their assertions; none: the address served at.
+        processes: JIFEN_PROCESSES, how many processes serve one database: each takes its share of the rate limits.
+        rate_limits: JIFEN_RATE_LIMITS, `off` for a load test alone.
+        behind_tls: JIFEN_BEHIND_TLS, whether clients reach us by HTTPS: they are then told to stay with it.
+        debug: JIFEN_DEBUG, whether the interactive pages /docs are served.
     """
 
     model_config = SettingsConfigDict(env_prefix="JIFEN_", env_ignore_empty=True, frozen=True, extra="ignore")
@@ -24,6 +30,12 @@ class Settings(BaseSettings):
     home: Path | None = None
     postgres_bin: Path | None = None
     pool_size: int = Field(default=16, ge=2, le=200)
+    hall_policy: Path | None = None
+    issuer: str | None = Field(default=None, max_length=255)
+    processes: int = Field(default=1, ge=1, le=256)
+    rate_limits: bool = True
+    behind_tls: bool = False
+    debug: bool = False
 
     def data_folder(self) -> Path:
         """Where the service keeps what it writes: JIFEN_HOME, else /var/lib/jifen for root, else the user's own data.

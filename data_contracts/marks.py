@@ -101,9 +101,12 @@ def stood(source: Source, rows: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFr
         rows: its key, `known_on` and the columns that `stands_until` reads, all versions, later ones last in a day.
         spoken: `mark` (its number), `uscc`, `first` and `last` day covered, and `marked_on`, the day it was made.
     """
-    known = rows.join(spoken, on="uscc", maintain_order="left").filter(pl.col("known_on") <= pl.col("marked_on"))
-    newest_last = known.sort("known_on", maintain_order=True)
-    latest = newest_last.unique(["mark", *source.key], keep="last", maintain_order=True)
+    newest_last = rows.sort("known_on", maintain_order=True)
+    pairs = newest_last.join(spoken, on="uscc", maintain_order="left")
+    told = pl.col("known_on") <= pl.col("marked_on")
+    if source.happened_on is not None:
+        told = told & (pl.col(source.happened_on) <= pl.col("last"))
+    latest = pairs.filter(told).unique(["mark", *source.key], keep="last")
     if source.happened_on is None:
         return latest
     began = pl.col(source.happened_on)
@@ -112,7 +115,7 @@ def stood(source: Source, rows: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFr
         following = began.shift(-1).over("mark", *source.subject, order_by=source.happened_on)
         until = pl.min_horizontal(source.stands_until, following - pl.duration(days=1))
     still = until.is_null() | (pl.max_horizontal(until, began) >= pl.col("first"))
-    return latest.filter((began <= pl.col("last")) & still)
+    return latest.filter(still)
 
 
 def _sum(source: Source) -> pl.Expr:

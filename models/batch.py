@@ -130,7 +130,7 @@ class Engine:
         answers = decide(whole, self.estimator.risk(whole), self.rulebook.policy, asked=whole["asked_fen"])
         versions = (self.model.version, self.rulebook.version)
         ids = [
-            _decision_id(str(uscc), as_of, *versions, str(input_hash), asked)
+            decision_id(str(uscc), as_of, *versions, str(input_hash), asked)
             for uscc, input_hash, asked in whole.select("uscc", "input_hash", "asked_fen").iter_rows()
         ]
         stamped = answers.with_columns(
@@ -169,7 +169,7 @@ def _require_catalogue(model: Model) -> None:
         raise ArtefactError(f"the model {model.version} does not fit the catalogue", problems)
 
 
-def _decision_id(uscc: str, as_of: date, model: str, policy: str, input_hash: str, asked: int | None) -> str:
+def decision_id(uscc: str, as_of: date, model: str, policy: str, input_hash: str, asked: int | None) -> str:
     """The same facts under the same model and policy on the same day are the same decision."""
     text = "\x1f".join([uscc, as_of.isoformat(), model, policy, input_hash, "" if asked is None else str(asked)])
     return "d" + sha256(text.encode()).hexdigest()[:24]

@@ -314,21 +314,6 @@ def explain_command(
     progress.console().print(explanation(*found))
 
 
-@officer.command("replay")
-def replay_command(
-    decision_id: Annotated[str, typer.Argument(help="Id of a decision, from the limits file.")],
-    limits: Annotated[Path, typer.Option("--from", help="The limits file; its feature rows and run lie beside it.")],
-) -> None:
-    """Recompute a stored decision and compare it byte for byte; exit 1 and what differs if it comes out otherwise.
-
-    Example: jifen replay d0123456789abcdef01234567 --from limits.parquet
-    """
-    from models.replay import replay
-
-    same = replay(decision_id, limits, home())
-    typer.echo(f"{same.decision_id}: same bytes, sha256 {same.sha256}")
-
-
 @policy.command("check")
 def policy_check(file: Annotated[str, typer.Argument(help="Policy file, or the name of a shipped one.")]) -> None:
     """Parse a policy and say everything that is wrong with it; exit 3 if anything is, 2 if there is no such file.

@@ -78,18 +78,8 @@ def write_decisions(
         texts: of policy, ruleset and size classes.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    record = Run(
-        as_of=as_of,
-        model_version=engine.model.version,
-        policy_version=engine.rulebook.version,
-        policy=texts[0],
-        ruleset=texts[1],
-        size_classes=texts[2],
-        packages=packages(),
-        processor=processor(),
-        code_version=code_version(),
-    )
-    rows = decided.features.with_columns(_row_hashes(decided.features))
+    record = run_of(engine, as_of, texts)
+    rows = decided.features.with_columns(row_hashes(decided.features))
     others = _rows_of_other_limits(out, rows["decision_id"])
     with ExitStack() as whole:
         # The last one entered is the first to appear: decisions are not seen before what they were made from.
@@ -118,8 +108,24 @@ def replay(decision_id: str, limits: Path, home: Path) -> Replayed:
     """
     stored = _row(_table(limits, LIMITS), decision_id)
     run = _run(limits)
+    whole = unchanged(_row(_table(limits.parent / FEATURES, ["decision_id", ROW_HASH]), decision_id))
+    return compared(decision_id, row_bytes(stored), whole, run, home)
+
+
+def compared(decision_id: str, before: bytes, whole: pl.DataFrame, run: Run, home: Path) -> Replayed:
+    """Decide again from a feature row, and compare with the bytes of the answer that was stored.
+
+    Args:
+        decision_id: of the decision.
+        before: `row_bytes` of the stored answer.
+        whole: its feature row, as `Engine.recomputed` takes it.
+        run: what it was made with.
+        home: where the models are.
+
+    Raises:
+        ArtefactError, ReplayError: see `replay`.
+    """
     around = _around(run)
-    whole = _unchanged(_row(_table(limits.parent / FEATURES, ["decision_id", ROW_HASH]), decision_id))
     folder = models_folder(home) / run.model_version
     if not folder.is_dir():
         raise ArtefactError(
@@ -127,15 +133,31 @@ def replay(decision_id: str, limits: Path, home: Path) -> Replayed:
         )
     engine = Engine(load(folder), parse_rulebook(run.policy, run.ruleset, run.size_classes))
     again = engine.recomputed(whole, run.as_of).limits
-    before, after = row_bytes(stored), row_bytes(again)
+    after = row_bytes(again)
     if before != after:
+        stored, now = json.loads(before), json.loads(after)
         differs = [
-            f"{name}: stored {then[0]}, comes out as {now[0]}"
+            f"{name}: stored {stored.get(name)}, comes out as {now[name]}"
             for name in LIMITS
-            if (then := stored[name].to_list()) != (now := again[name].to_list())
+            if stored.get(name) != now[name]
         ]
         raise ReplayError(f"decision {decision_id} comes out otherwise", [*differs, *around])
     return Replayed(decision_id, sha256(after).hexdigest(), again.row(0, named=True))
+
+
+def run_of(engine: Engine, as_of: date, texts: tuple[str, str | None, str]) -> Run:
+    """The run of decisions made here and now; `texts` are of policy, ruleset and size classes."""
+    return Run(
+        as_of=as_of,
+        model_version=engine.model.version,
+        policy_version=engine.rulebook.version,
+        policy=texts[0],
+        ruleset=texts[1],
+        size_classes=texts[2],
+        packages=packages(),
+        processor=processor(),
+        code_version=code_version(),
+    )
 
 
 def row_bytes(row: pl.DataFrame) -> bytes:
@@ -144,7 +166,7 @@ def row_bytes(row: pl.DataFrame) -> bytes:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=str).encode()
 
 
-def _row_hashes(rows: pl.DataFrame) -> pl.Series:
+def row_hashes(rows: pl.DataFrame) -> pl.Series:
     """SHA-256 of each row's names and values; a value that is not there counts like an absent column."""
     names = sorted(name for name in rows.columns if name != ROW_HASH)
     hashes = [
@@ -173,11 +195,14 @@ def _rows_of_other_limits(out: Path, written: pl.Series) -> list[pl.DataFrame]:
     ]
 
 
-def _unchanged(row: pl.DataFrame) -> pl.DataFrame:
-    if _row_hashes(row).to_list() != row[ROW_HASH].to_list():
-        raise ReplayError(
-            f"the row of the decision in {FEATURES} was changed after it was written", ["its hash differs"]
-        )
+def unchanged(row: pl.DataFrame) -> pl.DataFrame:
+    """The feature row without its hash.
+
+    Raises:
+        ReplayError: it was changed after it was written.
+    """
+    if row_hashes(row).to_list() != row[ROW_HASH].to_list():
+        raise ReplayError("the feature row of the decision was changed after it was written", ["its hash differs"])
     return row.drop(ROW_HASH)
 
 

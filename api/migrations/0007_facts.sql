@@ -257,6 +257,8 @@ begin
         execute format('create view hall.%I as select f.* from hall.%I f '
             'join hall.fact_batch b on b.id = f.batch_id and b.visible_at is not null',
             replace(name, 'fact_', 'visible_'), name);
+        execute format('grant select on hall.%I, hall.%I to jifen_service', name, replace(name, 'fact_', 'visible_'));
+        if name <> 'fact_quarantine' then execute format('grant insert on hall.%I to jifen_service', name); end if;
     end loop;
 end $$;
 
@@ -295,8 +297,10 @@ declare
     delivered jsonb;
 begin
     perform hall.begin_act(p_actor);
-    if not (hall.acts_for(p_actor, about) or p_actor ->> 'role' = 'scoring'
-            and exists (select 1 from hall.enterprise where uscc = about)) then
+    if not (hall.acts_for(p_actor, about)
+            or p_actor ->> 'role' = 'scoring' and exists (select 1 from hall.enterprise where uscc = about)
+            or p_actor ->> 'role' = 'clerk' and exists (
+                select 1 from hall.enterprise where uscc = about and registered_by = p_actor ->> 'client')) then
         perform hall.refuse('not-found');
     end if;
     insert into hall.fact_batch (source_label, fingerprint, made_by, report)
@@ -384,7 +388,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('decision:' || p_uscc, 0));
     if exists (select 1 from hall.decision where id = answer ->> 'decision_id') then return answer ->> 'decision_id'; end if;
     if hall.quotes_left_today(p_uscc) <= 0 then
-        perform hall.refuse('rate-limited', jsonb_build_object('retry_after_seconds', ceil(extract(epoch from
+        perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', ceil(extract(epoch from
             hall.beijing_midnight(hall.hall_now()) + interval '1 day' - hall.hall_now()))::integer));
     end if;
     at := hall.hall_now();
@@ -434,7 +438,7 @@ begin
 end $$;
 
 create function hall.act_quote(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- p_args: uscc, scheme, decision, text, expires_at; the engine decided before the transaction began.
+-- p_args: uscc, scheme, decision, text; the engine decided before the transaction began.
 declare
     made hall.decision;
     quote text;
@@ -446,7 +450,7 @@ begin
     select * into strict made from hall.decision where id = hall.keep_decision(
         p_args ->> 'uscc', p_args -> 'decision', p_args ->> 'text', p_actor ->> 'client');
     quote := hall.keep_quote(made.uscc, p_args ->> 'scheme', made.id, made.outcome, made.limit_fen,
-        (p_args ->> 'expires_at')::timestamptz);
+        hall.hall_now() + make_interval(days => hall.setting('quote_days')::integer));
     return jsonb_build_object('status', 201, 'body', hall.quote_body(quote));
 end $$;
 
@@ -692,8 +696,8 @@ begin
 end $$;
 
 -- The service brings rows of a batch itself, by COPY; everything else here it does through acts.
-revoke insert on hall.fact_batch, hall.fact_quarantine, hall.rulebook, hall.decision, hall.limit_quote, hall.consent,
-    hall.consent_revocation, hall.revocation_notice, hall.revocation_acknowledged, hall.access_log from jifen_service;
+grant select on hall.fact_batch, hall.rulebook, hall.decision, hall.limit_quote, hall.consent, hall.consent_revocation,
+    hall.revocation_notice, hall.revocation_acknowledged, hall.access_log to jifen_service;
 grant insert (source_label, fingerprint, made_by, report) on hall.fact_batch to jifen_service;
 revoke execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text) from public;
 grant execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text) to jifen_service;

@@ -68,7 +68,7 @@ create function hall.sweep() returns text language plpgsql security definer set 
 -- Fires one deadline and says which, or null when nothing is due. Each call is its own transaction.
 begin
     perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request());
+    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request(), hall.sweep_facility());
 end $$;
 
 create function hall.recompute_provisional(p_year integer) returns integer language plpgsql as $$
@@ -80,12 +80,12 @@ begin
     update hall.financing_request set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as fr_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.financing_request where deadline_is_provisional and deadline is not null) as anew
-        where id = anew.fr_id and extract(year from due at time zone 'Asia/Shanghai') <= p_year;
+        where id = anew.fr_id;
     get diagnostics changed = row_count;
     update hall.claim set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as claim_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.claim where deadline_is_provisional and deadline is not null) as anew
-        where id = anew.claim_id and extract(year from due at time zone 'Asia/Shanghai') <= p_year;
+        where id = anew.claim_id;
     get diagnostics more = row_count;
     return changed + more;
 end $$;

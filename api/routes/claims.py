@@ -24,7 +24,7 @@ class Grab(Closed):
 
     round: Annotated[int, Field(strict=True, ge=0, le=100)]
     outlet_id: Annotated[str, Field(max_length=64)]
-    product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}@[1-9][0-9]{0,5}$", description="product and version: pr_…@4")]
+    product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}@[1-9][0-9]{0,5}$", description="pr_…@version")]
     card_version: Annotated[int, Field(strict=True, ge=1)]
     officer_id: Annotated[str, Field(max_length=64)] | None = None
 
@@ -207,10 +207,10 @@ async def compare_offers(fr_id: FrId, request: Request, caller: Owner) -> Respon
 @router.post(
     "/offers/{offer_id}/accept",
     response_model=Moved,
-    responses=problems("not-found", "stale-version", "hash-mismatch", "offer-expired", "illegal-transition", "over-limit"),
+    responses=problems(
+        "not-found", "stale-version", "hash-mismatch", "offer-expired", "illegal-transition", "over-limit"
+    ),
 )
 async def accept_offer(offer_id: OfferId, body: Acceptance, request: Request, caller: Acceptor) -> Response:
     """Accept an offer (T14, K4)."""
     return await act(request, caller, "accept_offer", body.model_dump() | {"offer_id": offer_id})
-
-

@@ -12,7 +12,7 @@ from api.problems import problems
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
 Fen = Annotated[int, Field(strict=True, gt=0, le=10**15, description="whole fen (0.01 CNY)")]
-Version = Annotated[int, Field(strict=True, ge=1, description="the version last seen; another one answers stale-version")]
+Version = Annotated[int, Field(strict=True, ge=1, description="as last seen; another answers stale-version")]
 Note = Annotated[str, Field(min_length=1, max_length=2000)]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
 Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{18}$", description="统一社会信用代码")]
@@ -114,7 +114,8 @@ Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read",
     "/financing-requests",
     status_code=201,
     response_model=Moved,
-    responses={200: {"model": Moved, "description": "joined a request that stands already"}} | problems("not-found", "validation"),
+    responses={200: {"model": Moved, "description": "joined a request that stands already"}}
+    | problems("not-found", "validation"),
 )
 async def draft_request(body: Draft, request: Request, caller: Intake) -> Response:
     """Enter a financing need (T1)."""
@@ -133,9 +134,13 @@ async def submit_request(fr_id: FrId, body: Submission, request: Request, caller
     if (stored := await already(request, caller)) is not None:
         return stored
     service = request.app.state.service
-    subject = await service.pool.fetchrow("select uscc, scheme from hall.financing_request where id = $1", fr_id)
-    if subject is None:
-        found(None)
+    subject = found(
+        await service.pool.fetchrow(
+            "SELECT uscc, scheme FROM hall.financing_request fr WHERE id = $1 AND hall.may_intake($2, fr)",
+            fr_id,
+            caller.actor(),
+        )
+    )
     measured = await quotes.measured(service, subject["uscc"], subject["scheme"])
     return await act(
         request,
@@ -156,7 +161,9 @@ async def submit_request(fr_id: FrId, body: Submission, request: Request, caller
 @router.post(
     "/financing-requests/{fr_id}/broadcast",
     response_model=Moved,
-    responses=problems("not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation"),
+    responses=problems(
+        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation"
+    ),
 )
 async def broadcast_request(fr_id: FrId, body: Broadcast, request: Request, caller: Owner) -> Response:
     """Confirm the amount and broadcast the card (T8)."""

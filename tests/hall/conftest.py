@@ -1,4 +1,4 @@
-"""A real PostgreSQL for every test of the hall: one server a run, one database a test, copied from a migrated one.
+"""A real PostgreSQL for every test of the hall: one server a run, one database a test, copied from a prepared one.
 
 JIFEN_TEST_DATABASE_URL lets the tests run on a server of one's own (its role must be able to create databases and
 roles); JIFEN_POSTGRES_BIN starts other programs than the wheel's, such as those of a system's PostgreSQL 15.
@@ -14,22 +14,33 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from datetime import time as dt_time
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+import api
 from api.database import Pool, pool_of
-from api.migrating import migrate, migrations
+from api.loading import load
+from api.migrating import migrations, prepare
 from api.postgres import Postgres
 from api.settings import Settings
+from data_contracts.samples import AS_OF
+from tests.ground import ground
 
 PLACE = Path("/var/tmp")
 """Where every system user may go: pytest's own folders are closed to the user whom root's server runs as."""
 FORGOTTEN_SECONDS = 3600
-TEMPLATE = "jifen_test_" + sha256("".join(one.hash for one in migrations()).encode()).hexdigest()[:16]
+READ = [one.sql for one in migrations()] + [
+    path.read_text() for path in sorted(Path(api.__file__).parent.glob("*.yaml"))
+]
+TEMPLATE = f"jifen_test_{sha256(''.join([*READ, version('chinesecalendar')]).encode()).hexdigest()[:16]}"
+"""A template that other files or another calendar made is another one."""
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +109,7 @@ def _sweep() -> None:
 
 @pytest.fixture(scope="session")
 def template(server: str) -> str:
-    """Name of a migrated database that nobody connects to; it is made once for these migrations."""
+    """Name of a prepared database that nobody connects to; it is made once for these migrations."""
 
     async def made() -> None:
         connection = await asyncpg.connect(server)
@@ -108,7 +119,7 @@ def template(server: str) -> str:
                 return
             await connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}_part")
             await connection.execute(f"CREATE DATABASE {TEMPLATE}_part TEMPLATE template0 ENCODING 'UTF8'")
-            await migrate(on(server, f"{TEMPLATE}_part"))
+            await prepare(on(server, f"{TEMPLATE}_part"))
             await connection.execute(f"ALTER DATABASE {TEMPLATE}_part RENAME TO {TEMPLATE}")
         finally:
             await connection.close()
@@ -119,7 +130,7 @@ def template(server: str) -> str:
 
 @pytest.fixture
 def database(server: str, template: str) -> Iterator[str]:
-    """Address of a migrated database of the test's own, as its owner."""
+    """Address of a prepared database of the test's own, as its owner."""
     yield from _database(server, template)
 
 
@@ -127,6 +138,33 @@ def database(server: str, template: str) -> Iterator[str]:
 def empty_database(server: str) -> Iterator[str]:
     """Address of a database of the test's own with nothing in it, as its owner."""
     yield from _database(server, "template0")
+
+
+@pytest.fixture(scope="session")
+def town(server: str, template: str) -> Iterator[str]:
+    """Name of a database in which the park of `tests.ground` is loaded and whose clock stands at the park's day."""
+    name = f"jifen_test_town_{secrets.token_hex(6)}"
+    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+
+    async def filled() -> None:
+        connection = await asyncpg.connect(on(server, name))
+        noon = datetime.combine(AS_OF, dt_time(12), timezone(timedelta(hours=8)))
+        await connection.execute(
+            "INSERT INTO hall.clock_offset (tenant, \"offset\") VALUES ('default', $1)", noon - datetime.now(UTC)
+        )
+        await connection.close()
+        async with pool_of(on(server, name)) as opened:
+            await load(opened, ground().park, lambda _: None)
+
+    asyncio.run(filled())
+    yield name
+    asyncio.run(_said(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def town_database(server: str, town: str) -> Iterator[str]:
+    """Address of a database of the test's own with the park of `tests.ground` in it, as its owner."""
+    yield from _database(server, town)
 
 
 @pytest.fixture

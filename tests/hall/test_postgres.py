@@ -242,7 +242,7 @@ def test_programs_out_of_reach_of_the_system_user_are_copied(home: Path, tmp_pat
     with postgres:
         assert answer(postgres.url(), "SELECT 1") == 1
         assert (home / "programs").is_dir()
-        assert Path(os.readlink(f"/proc/{postgres.pid()}/exe")).is_relative_to(home / "programs")
+        assert Path(f"/proc/{postgres.pid()}/exe").readlink().is_relative_to(home / "programs")
     assert closed.stat().st_mode & 0o777 == 0o700
 
 

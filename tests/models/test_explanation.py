@@ -70,9 +70,9 @@ def test_the_points_are_shown_by_indicator_with_completeness_and_place_in_the_co
     assert total == round(limit["innovation_points"] * 100) > 0
     row = earned.row
     assert f"indicators delivered {row['points_completeness_bp'] / 100:.0f} %" in page
-    assert f"at or above {row['points_cohort_position_bp'] / 100:.0f} % of the cohort" in page
-    alone = Earned(earned.ruleset, {**row, "points_cohort_position_bp": None})
-    assert "no cohort to compare with" in printed(explanation(limit, terms, facts, name, policy, alone), 200)
+    for position, words in ((6_200, "at or above 62 % of the cohort"), (None, "no cohort to compare with")):
+        placed = Earned(earned.ruleset, {**row, "points_cohort_position_bp": position})
+        assert words in printed(explanation(limit, terms, facts, name, policy, placed), 200)
 
 
 def test_a_policy_without_a_scale_shows_no_points() -> None:

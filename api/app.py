@@ -1,0 +1,69 @@
+"""The application: `create_app` is the only place that wires the routes, the door and the answers to faults."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from importlib import import_module
+from importlib.resources import files
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.door import Door
+from api.openapi import document
+from api.problems import answer_of, problem_of
+from api.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+DESCRIPTION = """Financing requests of small firms are broadcast, and banks race to grab them (抢单).
+
+Amounts are whole fen (0.01 CNY), rates basis points per year, times RFC 3339 in UTC with milliseconds. Every POST that
+creates or acts carries an `Idempotency-Key`: whatever became of the answer, repeating it with the same key is safe."""
+
+
+def create_app(settings: Settings, lifespan: Lifespan | None = None) -> FastAPI:
+    """The application of one process.
+
+    Args:
+        settings: of this process.
+        lifespan: puts the running service at `app.state.service` while the application serves; none: for its OpenAPI
+            file alone.
+    """
+    app = FastAPI(
+        title="jifen hall",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url="/docs" if settings.debug else None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    for router in routers():
+        app.include_router(router)
+    app.add_exception_handler(HTTPException, _answered)
+    app.add_exception_handler(RequestValidationError, _answered)
+    app.add_middleware(Door, behind_tls=settings.behind_tls, forms=frozenset({"/oauth/token"}))
+    app.openapi = partial(document, app)
+    return app
+
+
+def routers() -> list[APIRouter]:
+    """The `router` of every module in api/routes, by name of the module."""
+    folder = files("api") / "routes"
+    names = sorted(one.name.removesuffix(".py") for one in folder.iterdir() if one.name.endswith(".py"))
+    return [import_module(f"api.routes.{name}").router for name in names if name != "__init__"]
+
+
+async def _answered(request: Request, error: Exception) -> Response:
+    return answer_of(problem_of(error, request), request)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,163 @@
+"""The champion at work in one process: loaded once, replaced when another is promoted, never run on the event loop."""
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import orjson
+import polars as pl
+
+from api.problems import Problem
+from data_contracts.errors import JifenError
+from data_contracts.sources import Sources
+from models import rulebooks
+from models.batch import Engine, decision_id
+from models.registry import champion, champion_version
+from models.replay import row_bytes, row_hashes, run_of
+from scoring.catalogue import CATALOGUE
+from scoring.input_hash import input_hashes
+from scoring.rulebook import parse_rulebook
+
+Answer = TypeVar("Answer")
+MOST_SECONDS = 10.0
+"""A decision that takes longer is given up; its thread ends by itself."""
+
+Texts = tuple[str, str | None, str]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A decision as it is stored.
+
+    Attributes:
+        decision: `answer` (the columns of the limits file), `features` with their `types` and `row_sha256`, `terms`,
+            `run` (what it was made with) and `rulebook` (the texts behind the policy version).
+        text: the answer as canonical bytes, which a replay must give again.
+    """
+
+    decision: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An engine and the texts of its rulebook."""
+
+    engine: Engine
+    texts: Texts
+
+    def decision_id(self, sources: Sources, uscc: str, as_of: date) -> str:
+        """The id that the decision on these facts has, found without deciding."""
+        found = input_hashes(sources, [uscc], as_of)["input_hash"][0]
+        return decision_id(uscc, as_of, self.engine.model.version, self.engine.rulebook.version, found, None)
+
+    def made(self, sources: Sources, uscc: str, as_of: date) -> Made | None:
+        """Decide; None where the registry's facts of the enterprise are not known, so that nothing can be said."""
+        decided = self.engine.decided(sources, as_of, only=[uscc])
+        if decided.limits.height == 0:
+            return None
+        limits = decided.limits
+        _require_probabilities(limits)
+        text = row_bytes(limits).decode()
+        row = decided.features
+        run = run_of(self.engine, as_of, self.texts).model_dump(mode="json")
+        policy, ruleset, size_classes = (run.pop(name) for name in ("policy", "ruleset", "size_classes"))
+        decision = {
+            "answer": orjson.loads(text),
+            "features": row.row(0, named=True),
+            "types": {name: str(kind) for name, kind in row.schema.items()},
+            "row_sha256": row_hashes(row)[0],
+            "terms": decided.terms["terms"][0],
+            "run": run,
+            "rulebook": {"policy": policy, "ruleset": ruleset, "size_classes": size_classes},
+        }
+        return Made(decision, text)
+
+
+class Engines:
+    """The champion under each policy that was asked for."""
+
+    def __init__(self, home: Path) -> None:
+        """Make ready; nothing is read before the first decision.
+
+        Args:
+            home: where the registry of models is.
+        """
+        self._home = home
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] | None = None
+        self._version: str | None = None
+        self._ready: dict[str, Ready] = {}
+        # As many decisions at once as there are cores: more would only wait for one another.
+        self._at_once = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def run(self, work: Callable[..., Answer], *args: Any) -> Answer:  # noqa: ANN401  (whatever `work` takes)
+        """Do `work` in a worker thread.
+
+        Raises:
+            Problem: engine-unavailable: no answer in time, no champion, or it gave something that is no probability.
+        """
+        try:
+            with anyio.fail_after(MOST_SECONDS):
+                return await anyio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._at_once)
+        except TimeoutError:
+            raise Problem("engine-unavailable", detail="the engine gave no answer in time") from None
+        except Problem:
+            raise
+        except (JifenError, pl.exceptions.PolarsError) as error:
+            raise Problem("engine-unavailable", detail="the model in service cannot be used") from error
+
+    def ready(self, policy: str) -> Ready:
+        """The champion of this moment under a policy; called in a worker thread.
+
+        Raises:
+            Problem: engine-unavailable: no model was promoted yet.
+            ArtefactError: the champion was changed, or it needs more than the facts of the contracts.
+        """
+        with self._lock:
+            self._follow_registry()
+            if policy not in self._ready:
+                self._ready[policy] = self._made_ready(policy)
+            return self._ready[policy]
+
+    def _follow_registry(self) -> None:
+        """Forget the engines if the log of the registry has grown by a promotion."""
+        try:
+            state = (self._home / "registry.jsonl").stat()
+        except FileNotFoundError:
+            raise Problem("engine-unavailable", detail="no model was promoted yet: jifen models promote") from None
+        mark = (state.st_mtime_ns, state.st_size)
+        if mark == self._seen:
+            return
+        version = champion_version(self._home)
+        if version is None:
+            raise Problem("engine-unavailable", detail="no model was promoted yet: jifen models promote")
+        if version != self._version:
+            self._ready.clear()
+        self._version, self._seen = version, mark
+
+    def _made_ready(self, policy: str) -> Ready:
+        others = list(self._ready.values())
+        model = others[0].engine.model if others else champion(self._home)
+        if model is None:
+            raise Problem("engine-unavailable", detail="no model was promoted yet: jifen models promote")
+        extra = [one.name for one in model.inputs if one.name not in CATALOGUE]
+        if extra:
+            raise Problem("engine-unavailable", detail="the champion needs columns that no contract delivers")
+        text, folder = rulebooks.policy_text(policy)
+        texts = (text, rulebooks.ruleset_text(text, folder), rulebooks.size_text())
+        return Ready(Engine(model, parse_rulebook(*texts)), texts)
+
+
+def _require_probabilities(limits: pl.DataFrame) -> None:
+    """What is no probability would compare as neither good nor bad, and nobody would notice."""
+    found = limits.select("pd_12m", "pd_hi").row(0)
+    if any(value is None or not math.isfinite(value) or not 0 <= value <= 1 for value in found):
+        raise Problem("engine-unavailable", detail="the model gave something that is no probability")

@@ -1,0 +1,393 @@
+-- The hall's feed: events get their place in it after commit, by one sequencer, which also publishes the cards and opens
+-- the gates; what outlets subscribe to, and how far each client has read.
+
+alter table hall.event add column no bigint generated always as identity;
+comment on column hall.event.no is 'order of the events of one transaction; across transactions it says nothing, since it is not given out in commit order';
+
+-- ---------------------------------------------------------------------------------------------------------------- feed
+
+create table hall.feed (
+    tenant text not null,
+    sequence bigint not null check (sequence > 0),
+    epoch integer not null check (epoch > 0),
+    event_id uuid not null unique references hall.event,
+    published_at timestamptz not null,
+    body text not null,
+    type text not null,
+    subject text not null,
+    uscc text,
+    portal text,
+    institution_id text,
+    outlet_no integer,
+    audience integer[],
+    primary key (tenant, sequence)
+);
+comment on table hall.feed is 'body is the CloudEvent as every subscriber gets it, frozen; the sequence goes on over epochs and has no gaps (V2)';
+comment on column hall.feed.portal is 'the client that registered the enterprise uscc, which acts for it';
+comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
+comment on column hall.feed.audience is 'numbers of the outlets of the round that it tells of; null: it concerns no round, or its card is hidden';
+create index feed_time on hall.feed (tenant, published_at);
+create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
+create index feed_portal on hall.feed (portal, sequence) where portal is not null;
+create index feed_institution on hall.feed (institution_id, sequence) where institution_id is not null;
+call hall.append_only('hall.feed');
+
+create table hall.feed_state (
+    tenant text primary key,
+    epoch integer not null default 1,
+    head bigint not null default 0,
+    published_below xid8 not null default '0',
+    published_at timestamptz not null default hall.hall_now()
+);
+comment on column hall.feed_state.published_below is 'every event of a transaction below it is in the feed';
+insert into hall.feed_state (tenant) values ('default');
+
+create view hall.unpublished as
+    select e.* from hall.event e where not exists (select 1 from hall.feed f where f.event_id = e.id);
+
+create function hall.open_announced_round(p_fr text, p_n integer, p_at timestamptz) returns void language plpgsql as $$
+-- F1: the gate opens so long after publication, and not before people work. The round's lock is held.
+declare opens timestamptz := p_at + make_interval(secs => hall.setting('gate_ms') / 1000.0);
+begin
+    if hall.setting('gate_waits_for_working_time') = 1 then opens := hall.next_working_time(opens); end if;
+    update hall.round set state = 'open', published_at = p_at, opens_at = opens,
+            closes_at = hall.add_working_minutes(opens, hall.setting('round_minutes'))
+        where fr_id = p_fr and n = p_n and state = 'announced';
+end $$;
+
+create function hall.append_to_feed(
+    e hall.event, p_sequence bigint, p_epoch integer, p_at timestamptz
+) returns void language plpgsql as $$
+-- Publishes one event. A card that is hidden by now (request suspended, round closed before it was published) reaches
+-- the enterprise alone; a suspended request that is resumed shows its card again, or for the first time.
+declare
+    shown hall.round;
+    told jsonb := e.data;
+    readers integer[];
+    hidden boolean;
+begin
+    if e.audience_fr is not null then
+        select is_suspended into strict hidden from hall.financing_request where id = e.audience_fr;
+        if not hidden and e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
+            perform hall.open_announced_round(e.audience_fr, e.audience_round, p_at);
+        end if;
+        select * into strict shown from hall.round where fr_id = e.audience_fr and n = e.audience_round;
+        readers := shown.audience;
+        if e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
+            if hidden or shown.published_at is null then
+                readers := null;
+            elsif shown.state = 'open' then
+                told := told || jsonb_build_object('card', shown.card, 'card_version', shown.card_version,
+                    'opens_at', hall.iso(shown.opens_at), 'closes_at', hall.iso(shown.closes_at));
+            end if;
+        end if;
+    end if;
+    insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, institution_id,
+            outlet_no, audience, body)
+        values (e.tenant, p_sequence, p_epoch, e.id, p_at, e.type, e.subject, e.uscc,
+            (select registered_by from hall.enterprise where uscc = e.uscc), e.institution_id,
+            (select o.no from hall.claim c join hall.outlet o on o.id = c.outlet_id where c.id = coalesce(
+                e.data ->> 'claim_id', (select claim_id from hall.facility where id = e.data ->> 'facility_id'))),
+            readers, jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
+                'type', e.type, 'subject', e.subject, 'time', hall.iso(e.at), 'datacontenttype', 'application/json',
+                'dataschema', '/schemas/' || e.type, 'stream', 'hall', 'epoch', p_epoch::text,
+                'sequence', lpad(p_sequence::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
+                'actor', e.actor_role, 'data', told)::text);
+end $$;
+
+create function hall.sequence_feed(
+    p_tenant text, p_limit integer,
+    out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint
+) language plpgsql security definer set search_path = hall, pg_temp as $$
+-- One pass of the sequencer: publishes about p_limit events (a transaction's events stay together), if no other process
+-- is at it. Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with
+-- a lower place (V2). `waiting`: events are left, for the next pass or for a transaction that is still running.
+declare
+    standing record;
+    lower_edge xid8;
+    upper_edge xid8;  -- null: none
+    beyond xid8;
+    at timestamptz;
+    told hall.event;
+begin
+    published := 0;
+    leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
+    if not leads then return; end if;
+    select s.*, pg_snapshot_xmin(pg_current_snapshot()) as horizon into strict standing
+        from hall.feed_state s where s.tenant = p_tenant;
+    epoch := standing.epoch;
+    head := standing.head;
+    lower_edge := standing.published_below;
+    upper_edge := standing.horizon;
+    if standing.horizon < standing.published_below then
+        -- Transaction ids began anew: this is a copy of the database in another cluster. All that the copy had not yet
+        -- published comes at once; a new epoch tells subscribers that their places mean nothing here.
+        epoch := epoch + 1;
+        lower_edge := '0';
+        upper_edge := null;
+    else
+        select e.transaction_id into beyond from hall.unpublished e
+            where e.tenant = p_tenant and e.transaction_id >= lower_edge and e.transaction_id < upper_edge
+            order by e.transaction_id offset p_limit limit 1;
+        if found then
+            upper_edge := beyond;
+            if not exists (select 1 from hall.unpublished e where e.tenant = p_tenant
+                    and e.transaction_id >= lower_edge and e.transaction_id < upper_edge) then
+                upper_edge := (beyond::text::bigint + 1)::text::xid8;  -- one transaction with more than p_limit events
+            end if;
+        end if;
+    end if;
+    -- Every lock is taken before the time is read: after it nothing waits, so no gate opens before its card is out.
+    perform 1 from hall.round r where r.state = 'announced' and (r.fr_id, r.n) in (
+            select e.audience_fr, e.audience_round from hall.unpublished e
+            where e.tenant = p_tenant and e.transaction_id >= lower_edge
+                and (e.transaction_id < upper_edge or upper_edge is null))
+        order by r.fr_id, r.n for update;
+    at := hall.hall_now();
+    for told in select e.* from hall.unpublished e
+            where e.tenant = p_tenant and e.transaction_id >= lower_edge
+                and (e.transaction_id < upper_edge or upper_edge is null)
+            order by e.transaction_id, e.no loop
+        head := head + 1;
+        published := published + 1;
+        perform hall.append_to_feed(told, head, epoch, at);
+    end loop;
+    if published > 0 or epoch > standing.epoch then  -- an idle pass writes nothing
+        lower_edge := coalesce(upper_edge, standing.horizon);
+        update hall.feed_state s set epoch = sequence_feed.epoch, head = sequence_feed.head, published_at = at,
+                published_below = lower_edge
+            where s.tenant = p_tenant;
+        perform pg_notify('hall_feed', epoch || '.' || head);
+    end if;
+    select count(*) > 0, coalesce(ceil(extract(epoch from at - min(e.at)) * 1000), 0)::bigint into waiting, lag_ms
+        from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge;
+end $$;
+
+create function hall.begin_epoch(p_tenant text) returns integer language sql as $$
+    -- For the operator who took the database back to an earlier time: places given out since then mean nothing any more.
+    update hall.feed_state set epoch = epoch + 1 where tenant = p_tenant returning epoch
+$$;
+
+-- -------------------------------------------------------------------------------------------------- audience of a round
+
+create table hall.subscription (
+    outlet_id text primary key references hall.outlet,
+    districts text[] not null default '{}',
+    industry_sections text[] not null default '{}',
+    amount_bands text[] not null default '{}',
+    purposes text[] not null default '{}',
+    schemes text[] not null default '{}',
+    max_term_months integer check (max_term_months > 0),
+    first_loans_only boolean not null default false,
+    version integer not null default 1 check (version > 0),
+    updated_at timestamptz not null,
+    updated_by text not null
+);
+comment on table hall.subscription is 'the cards an outlet wants before the last round; an empty list lets everything pass, a list lets nothing unknown pass';
+
+create function hall.wanted(s hall.subscription, fr hall.financing_request) returns boolean language plpgsql stable as $$
+begin
+    return coalesce((s.districts = '{}' or fr.district = any (s.districts))
+        and (s.industry_sections = '{}' or fr.industry_section = any (s.industry_sections))
+        and (s.amount_bands = '{}' or hall.amount_band_of(fr.amount_fen) = any (s.amount_bands))
+        and (s.purposes = '{}' or fr.purpose = any (s.purposes))
+        and (s.schemes = '{}' or fr.scheme = any (s.schemes))
+        and (s.max_term_months is null or fr.term_months <= s.max_term_months)
+        and (not s.first_loans_only or fr.is_first_loan), false);
+end $$;
+
+create function hall.audience(p_fr text, p_round integer) returns integer[] language sql stable as $$
+-- Numbers of the outlets that round p_round would reach, in order. Round 0: the institutions wished for, by name or by a
+-- product; 1: subscribers in the request's district; 2: subscribers anywhere; the last, and any after it: everybody.
+-- Never one whose institution is suspended, or cools down after lapsing or releasing the round before (H5).
+    select coalesce(array_agg(o.no order by o.no), '{}')
+    from hall.financing_request fr
+        join hall.outlet o on not o.is_closed
+        join hall.institution i on i.id = o.institution_id and not i.is_suspended and i.tenant = fr.tenant
+        left join hall.subscription s on s.outlet_id = o.id
+    where fr.id = p_fr
+        and case
+            when p_round = 0 then i.id = any (fr.wishes)
+                or exists (select 1 from hall.product p where p.id = any (fr.wishes) and p.institution_id = i.id)
+            when p_round >= least(3, hall.setting('rounds')) then true
+            when p_round = 1 then o.district = fr.district and hall.wanted(s, fr)
+            else hall.wanted(s, fr)
+        end
+        and not exists (
+            select 1 from hall.claim c where c.fr_id = fr.id and c.institution_id = i.id
+                and c.state in ('lapsed', 'released')
+                and c.round = (select max(r.n) from hall.round r where r.fr_id = fr.id and r.n < p_round))
+$$;
+
+create function hall.put_subscription(p_actor jsonb, p_args jsonb) returns jsonb
+language plpgsql security definer set search_path = hall, pg_temp as $$
+-- The version names what the caller replaces; null: there is none yet.
+declare
+    place hall.outlet;
+    made hall.subscription;
+    standing integer;
+    wrong jsonb;
+begin
+    select * into place from hall.outlet where id = p_args ->> 'outlet_id' and not is_closed
+        and institution_id = p_actor ->> 'institution' and id = coalesce(p_actor ->> 'outlet', id) for update;
+    if not found then perform hall.refuse('not-found'); end if;
+    select version into standing from hall.subscription where outlet_id = place.id;
+    if standing is distinct from (p_args ->> 'version')::integer then
+        perform hall.refuse('stale-version', jsonb_build_object('version', standing));
+    end if;
+    made := jsonb_populate_record(null::hall.subscription, p_args);
+    select jsonb_agg(jsonb_build_object('pointer', pointer, 'rule', rule)) into wrong from (
+        select '/amount_bands/' || i - 1, 'names a band of the hall' from unnest(made.amount_bands) with ordinality as one (name, i)
+            where not exists (select 1 from hall.amount_band where code = name)
+        union all select '/purposes/' || i - 1, 'names a purpose of the hall' from unnest(made.purposes) with ordinality as one (name, i)
+            where not exists (select 1 from hall.purpose p where p.name = one.name)
+        union all select '/schemes/' || i - 1, 'names a scheme of the hall' from unnest(made.schemes) with ordinality as one (name, i)
+            where not exists (select 1 from hall.scheme s where s.name = one.name)
+    ) as rules (pointer, rule);
+    if wrong is not null then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
+    insert into hall.subscription as s (outlet_id, districts, industry_sections, amount_bands, purposes, schemes,
+            max_term_months, first_loans_only, updated_at, updated_by)
+        values (place.id, made.districts, made.industry_sections, made.amount_bands, made.purposes, made.schemes,
+            made.max_term_months, made.first_loans_only, hall.hall_now(), p_actor ->> 'client')
+        on conflict (outlet_id) do update set districts = excluded.districts,
+            industry_sections = excluded.industry_sections, amount_bands = excluded.amount_bands,
+            purposes = excluded.purposes, schemes = excluded.schemes, max_term_months = excluded.max_term_months,
+            first_loans_only = excluded.first_loans_only, version = s.version + 1, updated_at = excluded.updated_at,
+            updated_by = excluded.updated_by;
+    return hall.subscription_view(p_actor, place.id);
+end $$;
+
+create function hall.subscription_view(p_actor jsonb, p_outlet text) returns jsonb language sql stable as $$
+    select to_jsonb(s) - 'updated_by' || jsonb_build_object('updated_at', hall.iso(s.updated_at))
+    from hall.subscription s join hall.outlet o on o.id = s.outlet_id
+    where o.id = p_outlet and o.institution_id = p_actor ->> 'institution' and o.id = coalesce(p_actor ->> 'outlet', o.id)
+$$;
+
+-- ------------------------------------------------------------------------------------------------- who reads what, so far
+
+create function hall.outlets_of(p_institution text, p_outlet text) returns integer[] language sql stable as $$
+    -- Numbers of the outlets that a reader stands for: of its institution, or the one that it is bound or narrowed to.
+    select array_agg(no) from hall.outlet
+    where institution_id = p_institution and id = coalesce(p_outlet, id)
+$$;
+
+create function hall.reads(
+    f hall.feed, p_outlets integer[], p_institution text, p_uscc text, p_portal text
+) returns boolean language sql immutable as $$
+    -- p_institution: of a reader who stands for all its outlets, else null.
+    select coalesce(f.audience && p_outlets, false) or coalesce(f.outlet_no = any (p_outlets), false)
+        or coalesce(f.institution_id = p_institution, false) or coalesce(f.uscc = p_uscc, false)
+        or coalesce(f.portal = p_portal, false)
+$$;
+
+create table hall.poll_cursor (
+    client_id text primary key references hall.client,
+    acknowledged_through bigint not null
+);
+comment on column hall.poll_cursor.acknowledged_through is 'every event for the client up to this place of the feed is acknowledged';
+
+create table hall.event_ack (
+    client_id text not null references hall.client,
+    sequence bigint not null,
+    acknowledged_at timestamptz not null,
+    error text,
+    primary key (client_id, sequence)
+);
+comment on column hall.event_ack.error is 'the code by which the client says that it could not use the event; it is not sent again';
+call hall.append_only('hall.event_ack');
+
+create function hall.acknowledge(
+    p_client text, p_outlets integer[], p_institution text, p_uscc text, p_portal text, p_ids uuid[], p_errors text[]
+) returns integer language plpgsql security definer set search_path = hall, pg_temp as $$
+-- Keeps what a client acknowledges of its own events (p_errors beside p_ids, null: all is well) and moves its cursor on.
+-- A client that polls for the first time begins with what was published since it exists, as far back as the feed resumes.
+declare
+    me hall.client;
+    through bigint;
+    reached bigint;
+    kept integer;
+begin
+    select * into strict me from hall.client where id = p_client;
+    insert into hall.poll_cursor (client_id, acknowledged_through)
+        select me.id, coalesce(max(f.sequence), 0) from hall.feed f
+        where f.tenant = me.tenant and f.published_at < greatest(me.created_at,
+            hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
+        on conflict do nothing;
+    select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for update;
+    insert into hall.event_ack (client_id, sequence, acknowledged_at, error)
+        select me.id, f.sequence, hall.hall_now(), max(one.error)
+        from unnest(p_ids, p_errors) as one (id, error) join hall.feed f on f.event_id = one.id
+        where f.tenant = me.tenant and f.sequence > through
+            and hall.reads(f, p_outlets, p_institution, p_uscc, p_portal)
+        group by f.sequence
+        on conflict do nothing;
+    get diagnostics kept = row_count;
+    select coalesce(
+        (select min(f.sequence) - 1 from hall.feed f where f.tenant = me.tenant and f.sequence > through
+            and hall.reads(f, p_outlets, p_institution, p_uscc, p_portal)
+            and not exists (select 1 from hall.event_ack a where a.client_id = me.id and a.sequence = f.sequence)),
+        (select max(f.sequence) from hall.feed f where f.tenant = me.tenant), 0) into reached;
+    update hall.poll_cursor set acknowledged_through = reached
+        where client_id = me.id and acknowledged_through < reached;
+    return kept;
+end $$;
+
+create table hall.read_position (
+    client_id text not null references hall.client,
+    outlet_id text not null,
+    means text not null check (means in ('stream', 'poll', 'snapshot')),
+    sequence bigint not null,
+    at timestamptz not null,
+    primary key (client_id, outlet_id, means)
+) with (fillfactor = 70);
+comment on table hall.read_position is 'the last place of the feed that was handed to a client, kept every few seconds; outlet_id is empty for a client that stands for all its outlets';
+
+create function hall.keep_positions(p_clients text[], p_outlets text[], p_means text[], p_sequences bigint[])
+returns void language sql security definer set search_path = hall, pg_temp as $$
+    insert into hall.read_position as p (client_id, outlet_id, means, sequence, at)
+        select client, outlet, means, max(sequence), hall.hall_now()
+        from unnest(p_clients, p_outlets, p_means, p_sequences) as one (client, outlet, means, sequence)
+        group by client, outlet, means order by client, outlet, means
+        on conflict (client_id, outlet_id, means) do update set sequence = excluded.sequence, at = excluded.at
+            where p.sequence < excluded.sequence
+$$;
+
+create function hall.receipts_view(p_fr text, p_round integer) returns jsonb language sql stable as $$
+-- By institution, how far the card of a round came: `queued` since it is in the feed; `sent` to a client of its own;
+-- `acknowledged` by one that polls; `seen` in a hall that was read since, or by a claim. Null: there is no such round.
+    select jsonb_build_object('fr_id', r.fr_id, 'round', r.n, 'published_at', hall.iso(r.published_at),
+        'institutions', coalesce((
+            select jsonb_agg(jsonb_build_object('institution_id', reached.institution_id, 'outlets', cardinality(reached.ids),
+                'queued', card.sequence is not null,
+                'sent', exists (select 1 from hall.read_position p join hall.client c on c.id = p.client_id
+                    where c.institution_id = reached.institution_id and p.sequence >= card.sequence
+                        and p.outlet_id = any (array_append(reached.ids, ''))),
+                'acknowledged', exists (select 1 from hall.client c
+                    left join hall.poll_cursor k on k.client_id = c.id
+                    left join hall.event_ack a on a.client_id = c.id and a.sequence = card.sequence
+                    where c.institution_id = reached.institution_id and coalesce(c.outlet_id, '') = any (array_append(reached.ids, ''))
+                        and (a.sequence is not null and a.error is null
+                            or a.sequence is null and k.acknowledged_through >= card.sequence)),
+                'seen', exists (select 1 from hall.read_position p join hall.client c on c.id = p.client_id
+                        where c.institution_id = reached.institution_id and p.means = 'snapshot'
+                            and p.sequence >= card.sequence and p.outlet_id = any (array_append(reached.ids, '')))
+                    or exists (select 1 from hall.claim c where c.fr_id = r.fr_id and c.round = r.n
+                        and c.institution_id = reached.institution_id))
+                order by reached.institution_id)
+            from (select o.institution_id, array_agg(o.id) as ids from hall.outlet o where o.no = any (r.audience)
+                group by o.institution_id) as reached), '[]'))
+    from hall.round r left join lateral (
+        select max(f.sequence) as sequence from hall.event e join hall.feed f on f.event_id = e.id
+        where e.subject = 'fr/' || r.fr_id and e.audience_round = r.n and f.audience is not null
+            and e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1')) as card on true
+    where r.fr_id = p_fr and r.n = p_round
+$$;
+
+revoke execute on function hall.sequence_feed(text, integer), hall.begin_epoch(text),
+    hall.put_subscription(jsonb, jsonb), hall.keep_positions(text[], text[], text[], bigint[]),
+    hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) from public;
+grant execute on function hall.sequence_feed(text, integer), hall.put_subscription(jsonb, jsonb),
+    hall.keep_positions(text[], text[], text[], bigint[]),
+    hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) to jifen_service;
+grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack, hall.read_position
+    to jifen_service;

@@ -1,0 +1,178 @@
+-- The acts of those who take part: institutions, outlets and officers are added by an administrator, products proposed and
+-- approved by two of an institution, enterprises registered by whoever speaks for them. And what the door keeps to itself.
+
+create table hall.secret (
+    name text primary key,
+    value bytea not null check (length(value) >= 32)
+);
+comment on table hall.secret is 'keys made here, once, at random; cursors: signs the cursors of paged lists';
+revoke all on hall.secret from jifen_service;
+grant select on hall.secret to jifen_service;
+-- gen_random_uuid is as random as the server can be; two have 244 random bits.
+insert into hall.secret (name, value)
+    values ('cursors', sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+
+create function hall.forget_expired() returns void language plpgsql security definer set search_path = hall, pg_temp as $$
+-- Tokens and assertions go a day after their end, answers by the policy's days (I6). In portions, so that no call waits;
+-- by the true time, which tokens live by.
+begin
+    delete from hall.access_token where token_sha256 in (
+        select token_sha256 from hall.access_token where expires_at < clock_timestamp() - interval '1 day' limit 20000);
+    delete from hall.assertion_seen where (client_id, jti) in (
+        select client_id, jti from hall.assertion_seen where expires_at < clock_timestamp() - interval '1 day' limit 20000);
+    delete from hall.idempotency where id in (
+        select id from hall.idempotency
+            where created_at < hall.hall_now() - make_interval(days => hall.setting('idempotency_days')::integer) limit 20000);
+end $$;
+create index idempotency_age on hall.idempotency (created_at);
+create index access_token_end on hall.access_token (expires_at);
+create index assertion_seen_end on hall.assertion_seen (expires_at);
+
+-- -------------------------------------------------------------------------------- institutions, outlets and officers
+
+create function hall.act_add_institution(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+declare made hall.institution;
+begin
+    perform hall.begin_act(p_actor);
+    insert into hall.institution (id, tenant, name, size_class, hold_cap, daily_claim_cap)
+        values (hall.new_id('in'), p_actor ->> 'tenant', p_args ->> 'name', p_args ->> 'size_class',
+            coalesce((p_args ->> 'hold_cap')::integer, hall.setting('hold_cap_institution')),
+            coalesce((p_args ->> 'daily_claim_cap')::integer, hall.setting('daily_claim_cap')))
+        on conflict (tenant, name) do nothing returning * into made;
+    if not found then perform hall.refuse('already-exists', '{"member": "name"}'); end if;
+    return jsonb_build_object('status', 201, 'body', jsonb_build_object('id', made.id, 'name', made.name,
+        'size_class', made.size_class, 'hold_cap', made.hold_cap, 'daily_claim_cap', made.daily_claim_cap,
+        'is_suspended', made.is_suspended));
+end $$;
+
+create function hall.act_add_outlet(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+declare made hall.outlet;
+begin
+    perform hall.begin_act(p_actor);
+    perform 1 from hall.institution where id = p_args ->> 'institution_id';
+    if not found then perform hall.refuse('not-found'); end if;
+    insert into hall.outlet (id, institution_id, name, district, hold_cap)
+        values (hall.new_id('ol'), p_args ->> 'institution_id', p_args ->> 'name', p_args ->> 'district',
+            coalesce((p_args ->> 'hold_cap')::integer, hall.setting('hold_cap_outlet')))
+        on conflict (institution_id, name) do nothing returning * into made;
+    if not found then perform hall.refuse('already-exists', '{"member": "name"}'); end if;
+    return jsonb_build_object('status', 201, 'body', jsonb_build_object('id', made.id, 'no', made.no,
+        'institution_id', made.institution_id, 'name', made.name, 'district', made.district, 'hold_cap', made.hold_cap,
+        'is_closed', made.is_closed));
+end $$;
+
+create function hall.act_add_officer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+declare made hall.officer;
+begin
+    perform hall.begin_act(p_actor);
+    perform 1 from hall.outlet where id = p_args ->> 'outlet_id' and institution_id = p_args ->> 'institution_id';
+    if not found then perform hall.refuse('not-found'); end if;
+    insert into hall.officer (id, outlet_id, name, hold_cap)
+        values (hall.new_id('oc'), p_args ->> 'outlet_id', p_args ->> 'name',
+            coalesce((p_args ->> 'hold_cap')::integer, hall.setting('hold_cap_officer')))
+        returning * into made;
+    return jsonb_build_object('status', 201, 'body', jsonb_build_object('id', made.id, 'outlet_id', made.outlet_id,
+        'name', made.name, 'hold_cap', made.hold_cap, 'is_gone', made.is_gone));
+end $$;
+
+-- ----------------------------------------------------------------------------------------------------------- products
+
+create function hall.product_json(p hall.product) returns jsonb language sql stable as $$
+    select jsonb_build_object('id', p.id, 'version', p.version, 'institution_id', p.institution_id, 'name', p.name,
+        'category', p.category, 'min_fen', p.min_fen, 'max_fen', p.max_fen, 'terms', p.terms,
+        'status', case when p.withdrawn_at is not null then 'withdrawn' when p.approved_at is not null then 'offered'
+            else 'proposed' end,
+        'created_at', hall.iso(p.created_at), 'approved_at', hall.iso(p.approved_at),
+        'withdrawn_at', hall.iso(p.withdrawn_at))
+$$;
+
+create function hall.act_propose_product(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- A product of its own, or the next version of one that the institution has.
+declare
+    inst text := p_actor ->> 'institution';
+    product text := p_args ->> 'product_id';
+    made hall.product;
+begin
+    perform hall.begin_act(p_actor);
+    -- Versions follow each other: one proposal at a time for an institution.
+    perform pg_advisory_xact_lock(hashtextextended('products ' || inst, 0));
+    if product is not null then
+        perform 1 from hall.product where id = product and institution_id = inst;
+        if not found then perform hall.refuse('not-found'); end if;
+    end if;
+    product := coalesce(product, hall.new_id('pr'));
+    insert into hall.product (id, version, institution_id, name, category, min_fen, max_fen, terms, proposed_by)
+        values (product, 1 + coalesce((select max(version) from hall.product where id = product), 0), inst,
+            p_args ->> 'name', p_args ->> 'category', (p_args ->> 'min_fen')::bigint, (p_args ->> 'max_fen')::bigint,
+            p_args -> 'terms', p_actor ->> 'client')
+        returning * into made;
+    return jsonb_build_object('status', 201, 'body', hall.product_json(made));
+end $$;
+
+create function hall.act_approve_product(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- Four eyes: another client of the institution than the one that proposed. The version before is withdrawn with it.
+declare approved hall.product;
+begin
+    perform hall.begin_act(p_actor);
+    select * into approved from hall.product where id = p_args ->> 'product_id'
+        and version = (p_args ->> 'version')::integer and institution_id = p_actor ->> 'institution' for update;
+    if not found then perform hall.refuse('not-found'); end if;
+    if approved.approved_at is not null or approved.withdrawn_at is not null then
+        perform hall.refuse('illegal-transition', jsonb_build_object('status', hall.product_json(approved) ->> 'status'));
+    end if;
+    if approved.proposed_by = p_actor ->> 'client' then perform hall.refuse('four-eyes-required'); end if;
+    update hall.product set withdrawn_at = hall.hall_now()
+        where id = approved.id and version < approved.version and withdrawn_at is null;
+    update hall.product set approved_at = hall.hall_now(), approved_by = p_actor ->> 'client'
+        where id = approved.id and version = approved.version returning * into approved;
+    return jsonb_build_object('status', 200, 'body', hall.product_json(approved));
+end $$;
+
+create function hall.act_withdraw_product(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- No new claim is made under it; claims already made go on.
+declare withdrawn hall.product;
+begin
+    perform hall.begin_act(p_actor);
+    update hall.product set withdrawn_at = coalesce(withdrawn_at, hall.hall_now())
+        where id = p_args ->> 'product_id' and version = (p_args ->> 'version')::integer
+            and institution_id = p_actor ->> 'institution'
+        returning * into withdrawn;
+    if not found then perform hall.refuse('not-found'); end if;
+    return jsonb_build_object('status', 200, 'body', hall.product_json(withdrawn));
+end $$;
+
+-- -------------------------------------------------------------------------------------------------------- enterprises
+
+create function hall.act_register_enterprise(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- By the enterprise itself, by a portal, or by a clerk. Whoever speaks for it brings its details up to date; a portal takes
+-- up a firm that no portal has registered yet, and cannot take it from another.
+declare
+    known hall.enterprise;
+    kept hall.enterprise;
+    is_new boolean;
+begin
+    perform hall.begin_act(p_actor);
+    if p_actor ->> 'role' = 'enterprise' and p_actor ->> 'uscc' <> p_args ->> 'uscc' then
+        perform hall.refuse('not-found');
+    end if;
+    insert into hall.enterprise (uscc, tenant, name, registered_by)
+        values (p_args ->> 'uscc', p_actor ->> 'tenant', p_args ->> 'name', p_actor ->> 'client') on conflict do nothing;
+    is_new := found;
+    select * into strict known from hall.enterprise where uscc = p_args ->> 'uscc' for update;
+    if not is_new and p_actor ->> 'role' <> 'enterprise'
+            and not (p_actor ->> 'role' = 'portal' and known.registered_by is null)
+            and known.registered_by is distinct from p_actor ->> 'client' then
+        perform hall.refuse('already-exists', '{"member": "uscc"}');
+    end if;
+    update hall.enterprise set name = p_args ->> 'name', contact_name = p_args ->> 'contact_name',
+            contact_phone = p_args ->> 'contact_phone', industry_section = p_args ->> 'industry_section',
+            district = p_args ->> 'district',
+            registered_by = coalesce(registered_by, case when p_actor ->> 'role' <> 'enterprise' then p_actor ->> 'client' end)
+        where uscc = known.uscc returning * into kept;
+    return jsonb_build_object('status', case when is_new then 201 else 200 end, 'body', jsonb_build_object(
+        'uscc', kept.uscc, 'name', kept.name, 'contact_name', kept.contact_name, 'contact_phone', kept.contact_phone,
+        'industry_section', kept.industry_section, 'district', kept.district, 'created_at', hall.iso(kept.created_at)));
+end $$;
+
+revoke execute on function hall.forget_expired() from public;
+grant execute on function hall.forget_expired() to jifen_service;

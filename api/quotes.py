@@ -1,0 +1,132 @@
+"""Limit quotes: one enterprise measured outside any transaction, and limits shown to banks under a consent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from api.calls import Caller
+from api.database import Pool
+from api.engines import Made
+from api.facts import sources_of_enterprise
+from api.problems import Problem
+
+if TYPE_CHECKING:
+    from api.service import Service
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A decision about an enterprise, made or found, and ready to be kept by an act.
+
+    Attributes:
+        decision: for `hall.keep_decision`.
+        text: the answer as canonical bytes.
+        reasons: `code`, `cny`, `zh`, `en` of each.
+        quote_binds: whether amounts under the scheme keep to the quote.
+    """
+
+    decision: dict[str, Any]
+    text: str
+    outcome: str
+    limit_fen: int
+    reasons: list[dict[str, Any]]
+    quote_binds: bool
+
+
+async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
+    """Decide on what is known of an enterprise today (Beijing), or find the same decision made before.
+
+    Raises:
+        Problem: not-found: no such enterprise; validation: no such scheme, or the registry's facts are not known;
+            quote-cap: too many fresh decisions today; engine-unavailable; overloaded.
+    """
+    asked = await _asked(service.pool, uscc, scheme)
+    sources = await sources_of_enterprise(service.pool, uscc)
+    engines = service.engines
+    if asked["left"] <= 0:
+        known = await engines.run(lambda: engines.ready(asked["policy"]).decision_id(sources, uscc, asked["today"]))
+        stored = await _stored(service.pool, known)
+        if stored is None:
+            raise Problem("quote-cap", retry_after_seconds=asked["seconds_left"])
+        return _measured(stored, binds=asked["binds"])
+    made = await engines.run(lambda: engines.ready(asked["policy"]).made(sources, uscc, asked["today"]))
+    if made is None:
+        raise Problem(
+            "validation",
+            errors=[{"pointer": "/uscc", "rule": "registry-facts-missing", "detail": "deliver them first"}],
+        )
+    # Another version of a library may have decided the same otherwise; the first decision stands.
+    stored = await _stored(service.pool, made.decision["answer"]["decision_id"])
+    return _measured(stored or made, binds=asked["binds"])
+
+
+async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:
+    """Refuse before the work what the act would refuse after it.
+
+    Raises:
+        Problem: not-found: the caller does not speak for the enterprise.
+    """
+    reaches = await pool.fetchval("SELECT hall.acts_for($1, $2) OR $1 ->> 'role' = 'scoring'", caller.actor(), uscc)
+    if not reaches:
+        raise Problem("not-found")
+
+
+async def _asked(pool: Pool, uscc: str, scheme: str) -> dict[str, Any]:
+    row = await pool.fetchrow(
+        """
+        WITH clock AS MATERIALIZED (SELECT hall.hall_now() AS at)
+        SELECT (c.at AT TIME ZONE 'Asia/Shanghai')::date AS today, s.policy, s.binds, e.uscc,
+            hall.quotes_left_today($1) AS "left",
+            ceil(extract(epoch FROM hall.beijing_midnight(c.at) + interval '1 day' - c.at))::integer AS seconds_left
+        FROM clock c
+        LEFT JOIN hall.scheme s ON s.name = $2
+        LEFT JOIN hall.enterprise e ON e.uscc = $1
+        """,
+        uscc,
+        scheme,
+    )
+    assert row is not None  # the clock gives one
+    if row["uscc"] is None:
+        raise Problem("not-found")
+    if row["policy"] is None:
+        raise Problem("validation", errors=[{"pointer": "/scheme", "rule": "unknown-scheme"}])
+    return dict(row)
+
+
+async def _stored(pool: Pool, decision: str) -> Made | None:
+    row = await pool.fetchrow("SELECT content, text FROM hall.decision WHERE id = $1", decision)
+    return None if row is None else Made(row["content"], row["text"])
+
+
+def _measured(made: Made, *, binds: bool) -> Measured:
+    answer = made.decision["answer"]
+    return Measured(
+        decision=made.decision,
+        text=made.text,
+        outcome=answer["outcome"],
+        limit_fen=answer["limit_fen"],
+        reasons=orjson.loads(answer["reasons"]),
+        quote_binds=binds,
+    )
+
+
+async def quote_of(pool: Pool, caller: Caller, quote_id: str) -> dict[str, Any] | None:
+    """A quote as the enterprise sees it, for its side and the scoring client; None: not the caller's to see."""
+    return await pool.fetchval(
+        """
+        SELECT hall.quote_body(q.id) FROM hall.limit_quote q
+        WHERE q.id = $1 AND (hall.acts_for($2, q.uscc) OR $2 ->> 'role' = 'scoring')
+        """,
+        quote_id,
+        caller.actor(),
+    )
+
+
+async def limits_for_bank(pool: Pool, caller: Caller, usccs: Sequence[str], purpose: str) -> list[dict[str, Any]]:
+    """One line an enterprise, in the order asked: its latest limit, or why it is withheld. Each look is logged."""
+    rows = await pool.fetch(
+        "SELECT shown FROM hall.look_at_limits($1, $2, $3) AS shown", caller.actor(), list(usccs), purpose
+    )
+    return [row["shown"] for row in rows]

@@ -1,0 +1,32 @@
+"""Shapes that bodies of the API share."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from data_contracts.uscc import CodeState, code_state
+
+
+class Closed(BaseModel):
+    """A body that refuses members nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _registered(code: str) -> str:
+    if code_state(code) is CodeState.INVALID:
+        raise ValueError("the check character of the code does not fit")
+    return code
+
+
+Code = Annotated[
+    str,
+    Field(pattern=r"^[0-9A-HJ-NPQRTUWXY]{18}$", description="统一社会信用代码 (GB 32100)"),
+    AfterValidator(_registered),
+]
+Fen = Annotated[int, Field(strict=True, ge=0, le=10**15, description="whole fen (0.01 CNY)")]
+BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000, description="basis points")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+District = Annotated[str, Field(pattern=r"^[0-9]{6}$", description="district, GB/T 2260")]
+Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+Id = Annotated[str, Field(pattern=r"^[a-z]{2}_[0-9a-f]{32}$")]
