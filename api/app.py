@@ -1,7 +1,5 @@
 """The application: `create_app` is the only place that wires the routes, the door and the answers to faults."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib import import_module
 from importlib.resources import files
@@ -18,27 +16,18 @@ from api.openapi import document
 from api.problems import answer_of, problem_of
 from api.settings import Settings
 
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-
 DESCRIPTION = """Financing requests of small firms are broadcast, and banks race to grab them (抢单).
 
 Amounts are whole fen (0.01 CNY), rates basis points per year, times RFC 3339 in UTC with milliseconds. Every POST that
 creates or acts carries an `Idempotency-Key`: whatever became of the answer, repeating it with the same key is safe."""
 
 
-def create_app(settings: Settings, lifespan: Lifespan | None = None) -> FastAPI:
-    """The application of one process.
-
-    Args:
-        settings: of this process.
-        lifespan: puts the running service at `app.state.service` while the application serves; none: for its OpenAPI
-            file alone.
-    """
+def create_app(settings: Settings) -> FastAPI:
+    """The application of one process; whoever serves it puts the running service at `app.state.service`."""
     app = FastAPI(
         title="jifen hall",
         version="1",
         description=DESCRIPTION,
-        lifespan=lifespan,
         docs_url="/docs" if settings.debug else None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -62,7 +51,16 @@ def routers() -> list[APIRouter]:
 
 
 async def _answered(request: Request, error: Exception) -> Response:
-    return answer_of(problem_of(error, request), request)
+    problem = problem_of(error, request)
+    if problem.code == "method-not-allowed":
+        # The router names the methods of the first route of the path alone.
+        problem.headers["Allow"] = ", ".join(sorted(_methods(request.scope["path"])))
+    return answer_of(problem, request)
+
+
+def _methods(path: str) -> set[str]:
+    routes = [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 def _operation_id(route: APIRoute) -> str:

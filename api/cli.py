@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from api.cli_ledger import ledger
+from api.cli_service import service
 from data_contracts.errors import JifenError
 from models.cli import MOST_SEED, home, officer
 from models.surroundings import code_version
@@ -41,6 +43,8 @@ app = typer.Typer(
     "Exit codes: 0 ok, 1 failed check, 2 bad usage, 3 bad data.",
 )
 app.add_typer(officer)
+app.add_typer(service)
+app.add_typer(ledger)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001  (how typer hands a flag to its callback)
@@ -62,19 +66,29 @@ def program(
 
 @app.command("demo")
 def demo_command(
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; by default HOME/demo.")] = None,
+    *,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to work; by default HOME/demo, or the next that is free.")
+    ] = None,
     enterprises: Annotated[
         int, typer.Option("--enterprises", min=200, max=20_000, help="How many made-up firms.")
     ] = 600,
+    requests: Annotated[int, typer.Option("--requests", min=1, max=5_000, help="How many of them apply.")] = 200,
+    institutions: Annotated[int, typer.Option("--institutions", min=1, max=500, help="How many banks race.")] = 57,
+    outlets: Annotated[int, typer.Option("--outlets", min=1, max=20_000, help="How many outlets they have.")] = 546,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="The same seed gives the same park.")] = 1,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Of the hall; 0: any that is free.")] = 0,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Open the hall, or end after the limits.")] = True,
 ) -> None:
-    """Run the whole job on a made-up park: sample, check, train, promote, limits, one explanation, one replay.
+    """Run the whole job on a made-up park: check, train, limits; then open the hall and let simulated banks grab.
+
+    In a terminal the hall stays open until Ctrl-C.
 
     Example: jifen demo --enterprises 600 --seed 1
     """
-    from api.demo import run_demo
+    from api.demo import Demo, run_demo
 
-    run_demo(folder if folder is not None else home() / "demo", enterprises, seed)
+    run_demo(folder, Demo(enterprises, requests, institutions, outlets, seed, port, serve))
 
 
 @app.command("migrate")

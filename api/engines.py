@@ -1,6 +1,5 @@
 """The champion at work in one process: loaded once, replaced when another is promoted, never run on the event loop."""
 
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -64,7 +63,6 @@ class Ready:
         if decided.limits.height == 0:
             return None
         limits = decided.limits
-        _require_probabilities(limits)
         text = row_bytes(limits).decode()
         row = decided.features
         run = run_of(self.engine, as_of, self.texts).model_dump(mode="json")
@@ -154,10 +152,3 @@ class Engines:
         text, folder = rulebooks.policy_text(policy)
         texts = (text, rulebooks.ruleset_text(text, folder), rulebooks.size_text())
         return Ready(Engine(model, parse_rulebook(*texts)), texts)
-
-
-def _require_probabilities(limits: pl.DataFrame) -> None:
-    """What is no probability would compare as neither good nor bad, and nobody would notice."""
-    found = limits.select("pd_12m", "pd_hi").row(0)
-    if any(value is None or not math.isfinite(value) or not 0 <= value <= 1 for value in found):
-        raise Problem("engine-unavailable", detail="the model gave something that is no probability")

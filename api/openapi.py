@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.problems import CODES, MEDIA_TYPE, problems
+from api.settings import Settings
 
 WITHOUT_KEY = frozenset({"get_token", "query_limits", "poll_events"})
 """Operations by POST that create nothing, or for which repeating is no harm: they need no Idempotency-Key (I1)."""
@@ -70,6 +72,15 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+def printed() -> str:
+    """The file docs/openapi.json."""
+    from api.app import create_app
+
+    return orjson.dumps(
+        document(create_app(Settings())), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    ).decode()
+
+
 def operations(made: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each operation with its method in capitals."""
     for path in made["paths"].values():
@@ -94,12 +105,15 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     if needs_key(method, operation):
         codes |= {*_WITH_KEY}
         operation.setdefault("parameters", []).append(dict(_KEY))
-    for status in [*operation["responses"]]:
-        if status >= "400":
-            codes |= set(operation["responses"].pop(status).get(CODES, ()))
+    responses = operation["responses"]
+    # The framework's own 422 names a form of errors that we do not have.
+    for status in [one for one in responses if CODES in responses[one] or one == "422"]:
+        codes |= set(responses.pop(status).get(CODES, ()))
     for status, response in problems(*codes).items():
+        if str(status) in responses:
+            continue
         types = [f"/problems/{code}" for code in response[CODES]]
-        operation["responses"][str(status)] = {
+        responses[str(status)] = {
             "description": response["description"],
             "content": {
                 MEDIA_TYPE: {
@@ -110,4 +124,4 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
                 }
             },
         }
-    operation["responses"] = dict(sorted(operation["responses"].items()))
+    operation["responses"] = dict(sorted(responses.items()))

@@ -125,7 +125,7 @@ def is_refusal(error: asyncpg.PostgresError) -> bool:
 def refused(error: asyncpg.PostgresError) -> Problem:
     """The problem that `hall.refuse` raised in the database."""
     members = orjson.loads(getattr(error, "detail", None) or "{}")
-    return Problem(str(error), **members)
+    return Problem(str(getattr(error, "message", "")), **members)
 
 
 def broken_rules(errors: Sequence[Any]) -> list[dict[str, str]]:

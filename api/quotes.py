@@ -76,11 +76,9 @@ async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:
 async def _asked(pool: Pool, uscc: str, scheme: str) -> dict[str, Any]:
     row = await pool.fetchrow(
         """
-        WITH clock AS MATERIALIZED (SELECT hall.hall_now() AS at)
-        SELECT (c.at AT TIME ZONE 'Asia/Shanghai')::date AS today, s.policy, s.binds, e.uscc,
-            hall.quotes_left_today($1) AS "left",
-            ceil(extract(epoch FROM hall.beijing_midnight(c.at) + interval '1 day' - c.at))::integer AS seconds_left
-        FROM clock c
+        SELECT c.today, s.policy, s.binds, e.uscc, hall.quotes_left_today($1) AS "left",
+            ceil(extract(epoch FROM hall.start_of(c.today + 1) - hall.hall_now()))::integer AS seconds_left
+        FROM (SELECT hall.today() AS today) c
         LEFT JOIN hall.scheme s ON s.name = $2
         LEFT JOIN hall.enterprise e ON e.uscc = $1
         """,

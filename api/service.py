@@ -12,7 +12,9 @@ from api.clients import forget_expired
 from api.cursors import Cursors, cursors_of
 from api.database import Pool, pool_of
 from api.engines import Engines
+from api.hub import Hub, follow_feed, tend_streams
 from api.limits import Limits
+from api.sequencer import sequence
 from api.settings import Settings
 from api.tokens import Tokens
 from models.cli import home
@@ -33,6 +35,8 @@ class Service:
         url: the database's, for a connection of one's own (LISTEN); holds a password.
         issuer: our name as an authorisation server, the one `aud` of a client assertion.
         engines: the scoring engines; where the champion is, the registry under JIFEN_HOME says.
+        hub: the feed in this process, and its streams.
+        acted: set when this process changed the hall, so that its sequencer does not wait for its next turn.
         closing: set as the process is told to end; whoever holds a stream open closes it then.
     """
 
@@ -44,12 +48,14 @@ class Service:
     engines: Engines
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
+    hub: Hub = field(default_factory=Hub)
+    acted: asyncio.Event = field(default_factory=asyncio.Event)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 Background: TypeAlias = Callable[[Service], Awaitable[None]]
 
-BACKGROUND: tuple[Background, ...] = (forget_expired,)
+BACKGROUND: tuple[Background, ...] = (forget_expired, sequence, follow_feed, tend_streams)
 """What runs beside the requests in every process, each for ever: one that ends or fails is started again."""
 
 
@@ -93,6 +99,8 @@ async def supervised(work: Background, service: Service) -> None:
             log.info("background task ended", task=work.__name__)
         except Exception as error:  # noqa: BLE001  (nobody else is there to catch it, and it must not end the others)
             log.warning("background task failed", task=work.__name__, fault=type(error).__name__)
+        if service.closing.is_set():
+            return
         pause = FIRST_PAUSE_SECONDS if clock() - began > STEADY_SECONDS else pause
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

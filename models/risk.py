@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from data_contracts.errors import ArtefactError
 from models.artefact import Model
 from models.metrics import jeffreys_upper
 from scoring.decide import Estimate, Improvement, Risk
@@ -43,7 +44,13 @@ def shift(base_rate: float, policy: Policy) -> float:
 
 
 def probability(log_odds: Floats) -> pl.Series:
-    """The logistic function of each log-odds, rounded to whole parts per billion, the same bits in any batch."""
+    """The logistic function of each log-odds, rounded to whole parts per billion, the same bits in any batch.
+
+    Raises:
+        ArtefactError: one is not finite; minus infinity would be the best of all grades.
+    """
+    if not np.isfinite(log_odds).all():
+        raise ArtefactError("the model gave something that is no probability")
     z = pl.Series("pd", log_odds)
     parts = (1.0 / (1.0 + (-z).exp()) * PPB).round().clip(1, PPB - 1)
     # numpy divides each value; polars multiplies long columns by a rounded reciprocal, with other last bits.

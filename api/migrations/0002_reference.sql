@@ -126,7 +126,7 @@ begin
 end $$;
 
 create function hall.add_working_minutes(p_at timestamptz, p_minutes bigint) returns timestamptz
-language plpgsql stable as $$
+language plpgsql stable strict as $$
 declare
     at_work timestamptz := hall.next_working_time(p_at);
     closes timestamptz;

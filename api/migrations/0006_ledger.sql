@@ -100,6 +100,7 @@ create table hall.facility (
     deadline_from timestamptz,
     deadline_minutes bigint,
     deadline_is_provisional boolean not null default false,
+    created_at timestamptz not null default hall.hall_now(),
     constraint contract_number_is_used_once unique (institution_id, contract_no),
     constraint a_line_lasts check (line_ends_on > signed_on),
     constraint a_line_is_at_most_the_ceiling check (line_fen <= ceiling_fen),
@@ -269,7 +270,7 @@ declare
     fits boolean;
     share text;
 begin
-    select * into strict held from hall.exposure where uscc = new.uscc for update;
+    select * into strict held from hall.exposure where uscc = new.uscc for no key update;
     fits := coalesce(held.limit_target_fen >= held.pending_fen + hall.moved(new, 'pending') + held.committed_fen
         + hall.moved(new, 'committed') + held.drawn_fen + hall.moved(new, 'drawn'), false);
     update hall.exposure e set

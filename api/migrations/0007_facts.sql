@@ -365,14 +365,10 @@ create table hall.limit_quote (
 create index limit_quote_enterprise on hall.limit_quote (uscc, made_at desc);
 call hall.append_only('hall.limit_quote');
 
-create function hall.beijing_midnight(p_at timestamptz) returns timestamptz language sql immutable as $$
-    select date_trunc('day', p_at at time zone 'Asia/Shanghai') at time zone 'Asia/Shanghai'
-$$;
-
 create function hall.quotes_left_today(p_uscc text) returns bigint language sql volatile as $$
     -- API6: fresh decisions of an enterprise on one day; the same facts are the same decision and cost nothing.
     select hall.setting('quotes_per_day') - count(*) from hall.decision
-    where uscc = p_uscc and decided_at >= hall.beijing_midnight(hall.hall_now())
+    where uscc = p_uscc and decided_at >= hall.start_of(hall.today())
 $$;
 
 create function hall.keep_decision(p_uscc text, p_decision jsonb, p_text text, p_asked_by text) returns text
@@ -389,7 +385,7 @@ begin
     if exists (select 1 from hall.decision where id = answer ->> 'decision_id') then return answer ->> 'decision_id'; end if;
     if hall.quotes_left_today(p_uscc) <= 0 then
         perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', ceil(extract(epoch from
-            hall.beijing_midnight(hall.hall_now()) + interval '1 day' - hall.hall_now()))::integer));
+            hall.start_of(hall.today() + 1) - hall.hall_now()))::integer));
     end if;
     at := hall.hall_now();
     insert into hall.rulebook (version, policy, ruleset, size_classes)
@@ -440,6 +436,7 @@ end $$;
 create function hall.act_quote(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- p_args: uscc, scheme, decision, text; the engine decided before the transaction began.
 declare
+    kept text;
     made hall.decision;
     quote text;
 begin
@@ -447,8 +444,8 @@ begin
     if not (hall.acts_for(p_actor, p_args ->> 'uscc') or p_actor ->> 'role' = 'scoring') then
         perform hall.refuse('not-found');
     end if;
-    select * into strict made from hall.decision where id = hall.keep_decision(
-        p_args ->> 'uscc', p_args -> 'decision', p_args ->> 'text', p_actor ->> 'client');
+    kept := hall.keep_decision(p_args ->> 'uscc', p_args -> 'decision', p_args ->> 'text', p_actor ->> 'client');
+    select * into strict made from hall.decision where id = kept;
     quote := hall.keep_quote(made.uscc, p_args ->> 'scheme', made.id, made.outcome, made.limit_fen,
         hall.hall_now() + make_interval(days => hall.setting('quote_days')::integer));
     return jsonb_build_object('status', 201, 'body', hall.quote_body(quote));

@@ -1,5 +1,5 @@
--- The hall's feed: events get their place in it after commit, by one sequencer, which also publishes the cards and opens
--- the gates; what outlets subscribe to, and how far each client has read.
+-- The hall's feed: events get their place in it after commit, by one sequencer, which also publishes the cards and
+-- opens the gates; what outlets subscribe to, and how far each client has read.
 
 alter table hall.event add column no bigint generated always as identity;
 comment on column hall.event.no is 'order of the events of one transaction; across transactions it says nothing, since it is not given out in commit order';
@@ -107,7 +107,7 @@ declare
     lower_edge xid8;
     upper_edge xid8;  -- null: none
     beyond xid8;
-    at timestamptz;
+    moment timestamptz;
     told hall.event;
 begin
     published := 0;
@@ -143,32 +143,32 @@ begin
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
                 and (e.transaction_id < upper_edge or upper_edge is null))
         order by r.fr_id, r.n for update;
-    at := hall.hall_now();
+    moment := hall.hall_now();
     for told in select e.* from hall.unpublished e
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
                 and (e.transaction_id < upper_edge or upper_edge is null)
             order by e.transaction_id, e.no loop
         head := head + 1;
         published := published + 1;
-        perform hall.append_to_feed(told, head, epoch, at);
+        perform hall.append_to_feed(told, head, epoch, moment);
     end loop;
     if published > 0 or epoch > standing.epoch then  -- an idle pass writes nothing
         lower_edge := coalesce(upper_edge, standing.horizon);
-        update hall.feed_state s set epoch = sequence_feed.epoch, head = sequence_feed.head, published_at = at,
+        update hall.feed_state s set epoch = sequence_feed.epoch, head = sequence_feed.head, published_at = moment,
                 published_below = lower_edge
             where s.tenant = p_tenant;
         perform pg_notify('hall_feed', epoch || '.' || head);
     end if;
-    select count(*) > 0, coalesce(ceil(extract(epoch from at - min(e.at)) * 1000), 0)::bigint into waiting, lag_ms
+    select count(*) > 0, coalesce(ceil(extract(epoch from moment - min(e.at)) * 1000), 0)::bigint into waiting, lag_ms
         from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge;
 end $$;
 
 create function hall.begin_epoch(p_tenant text) returns integer language sql as $$
-    -- For the operator who took the database back to an earlier time: places given out since then mean nothing any more.
+    -- For the operator who took the database back to an earlier time: places given out since then mean nothing now.
     update hall.feed_state set epoch = epoch + 1 where tenant = p_tenant returning epoch
 $$;
 
--- -------------------------------------------------------------------------------------------------- audience of a round
+-- ------------------------------------------------------------------------------------------------ audience of a round
 
 create table hall.subscription (
     outlet_id text primary key references hall.outlet,
@@ -185,7 +185,8 @@ create table hall.subscription (
 );
 comment on table hall.subscription is 'the cards an outlet wants before the last round; an empty list lets everything pass, a list lets nothing unknown pass';
 
-create function hall.wanted(s hall.subscription, fr hall.financing_request) returns boolean language plpgsql stable as $$
+create function hall.wanted(s hall.subscription, fr hall.financing_request) returns boolean
+language plpgsql stable as $$
 begin
     return coalesce((s.districts = '{}' or fr.district = any (s.districts))
         and (s.industry_sections = '{}' or fr.industry_section = any (s.industry_sections))
@@ -197,8 +198,8 @@ begin
 end $$;
 
 create function hall.audience(p_fr text, p_round integer) returns integer[] language sql stable as $$
--- Numbers of the outlets that round p_round would reach, in order. Round 0: the institutions wished for, by name or by a
--- product; 1: subscribers in the request's district; 2: subscribers anywhere; the last, and any after it: everybody.
+-- Numbers of the outlets that round p_round would reach, in order. Round 0: the institutions wished for, by name or by
+-- a product; 1: subscribers in the request's district; 2: subscribers anywhere; the last, and any after it: everybody.
 -- Never one whose institution is suspended, or cools down after lapsing or releasing the round before (H5).
     select coalesce(array_agg(o.no order by o.no), '{}')
     from hall.financing_request fr
@@ -237,11 +238,14 @@ begin
     end if;
     made := jsonb_populate_record(null::hall.subscription, p_args);
     select jsonb_agg(jsonb_build_object('pointer', pointer, 'rule', rule)) into wrong from (
-        select '/amount_bands/' || i - 1, 'names a band of the hall' from unnest(made.amount_bands) with ordinality as one (name, i)
+        select '/amount_bands/' || i - 1, 'names a band of the hall'
+            from unnest(made.amount_bands) with ordinality as one (name, i)
             where not exists (select 1 from hall.amount_band where code = name)
-        union all select '/purposes/' || i - 1, 'names a purpose of the hall' from unnest(made.purposes) with ordinality as one (name, i)
+        union all select '/purposes/' || i - 1, 'names a purpose of the hall'
+            from unnest(made.purposes) with ordinality as one (name, i)
             where not exists (select 1 from hall.purpose p where p.name = one.name)
-        union all select '/schemes/' || i - 1, 'names a scheme of the hall' from unnest(made.schemes) with ordinality as one (name, i)
+        union all select '/schemes/' || i - 1, 'names a scheme of the hall'
+            from unnest(made.schemes) with ordinality as one (name, i)
             where not exists (select 1 from hall.scheme s where s.name = one.name)
     ) as rules (pointer, rule);
     if wrong is not null then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
@@ -260,10 +264,11 @@ end $$;
 create function hall.subscription_view(p_actor jsonb, p_outlet text) returns jsonb language sql stable as $$
     select to_jsonb(s) - 'updated_by' || jsonb_build_object('updated_at', hall.iso(s.updated_at))
     from hall.subscription s join hall.outlet o on o.id = s.outlet_id
-    where o.id = p_outlet and o.institution_id = p_actor ->> 'institution' and o.id = coalesce(p_actor ->> 'outlet', o.id)
+    where o.id = p_outlet and o.institution_id = p_actor ->> 'institution'
+        and o.id = coalesce(p_actor ->> 'outlet', o.id)
 $$;
 
--- ------------------------------------------------------------------------------------------------- who reads what, so far
+-- --------------------------------------------------------------------------------------------- who reads what, so far
 
 create function hall.outlets_of(p_institution text, p_outlet text) returns integer[] language sql stable as $$
     -- Numbers of the outlets that a reader stands for: of its institution, or the one that it is bound or narrowed to.
@@ -299,8 +304,9 @@ call hall.append_only('hall.event_ack');
 create function hall.acknowledge(
     p_client text, p_outlets integer[], p_institution text, p_uscc text, p_portal text, p_ids uuid[], p_errors text[]
 ) returns integer language plpgsql security definer set search_path = hall, pg_temp as $$
--- Keeps what a client acknowledges of its own events (p_errors beside p_ids, null: all is well) and moves its cursor on.
--- A client that polls for the first time begins with what was published since it exists, as far back as the feed resumes.
+-- Keeps what a client acknowledges of its own events (p_errors beside p_ids, null: all is well), moves its cursor on,
+-- and says how many were new. A client that polls for the first time begins with what was published since it exists, as
+-- far back as the feed resumes.
 declare
     me hall.client;
     through bigint;
@@ -357,7 +363,8 @@ create function hall.receipts_view(p_fr text, p_round integer) returns jsonb lan
 -- `acknowledged` by one that polls; `seen` in a hall that was read since, or by a claim. Null: there is no such round.
     select jsonb_build_object('fr_id', r.fr_id, 'round', r.n, 'published_at', hall.iso(r.published_at),
         'institutions', coalesce((
-            select jsonb_agg(jsonb_build_object('institution_id', reached.institution_id, 'outlets', cardinality(reached.ids),
+            select jsonb_agg(jsonb_build_object('institution_id', reached.institution_id,
+                'outlets', cardinality(reached.ids),
                 'queued', card.sequence is not null,
                 'sent', exists (select 1 from hall.read_position p join hall.client c on c.id = p.client_id
                     where c.institution_id = reached.institution_id and p.sequence >= card.sequence
@@ -365,7 +372,8 @@ create function hall.receipts_view(p_fr text, p_round integer) returns jsonb lan
                 'acknowledged', exists (select 1 from hall.client c
                     left join hall.poll_cursor k on k.client_id = c.id
                     left join hall.event_ack a on a.client_id = c.id and a.sequence = card.sequence
-                    where c.institution_id = reached.institution_id and coalesce(c.outlet_id, '') = any (array_append(reached.ids, ''))
+                    where c.institution_id = reached.institution_id
+                        and coalesce(c.outlet_id, '') = any (array_append(reached.ids, ''))
                         and (a.sequence is not null and a.error is null
                             or a.sequence is null and k.acknowledged_through >= card.sequence)),
                 'seen', exists (select 1 from hall.read_position p join hall.client c on c.id = p.client_id
@@ -389,5 +397,5 @@ revoke execute on function hall.sequence_feed(text, integer), hall.begin_epoch(t
 grant execute on function hall.sequence_feed(text, integer), hall.put_subscription(jsonb, jsonb),
     hall.keep_positions(text[], text[], text[], bigint[]),
     hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) to jifen_service;
-grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack, hall.read_position
-    to jifen_service;
+grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack,
+    hall.read_position to jifen_service;

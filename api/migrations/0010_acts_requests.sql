@@ -150,7 +150,7 @@ create function hall.act_draft_request(p_actor jsonb, p_args jsonb) returns json
 -- T1. A need that another channel already brought joins that request, and its source is kept.
 declare
     at timestamptz := hall.hall_now();
-    uscc text := p_args ->> 'uscc';
+    applicant text := p_args ->> 'uscc';
     scheme hall.scheme;
     company hall.enterprise;
     wrong jsonb := '[]';
@@ -158,8 +158,8 @@ declare
     made text;
 begin
     perform hall.begin_act(p_actor);
-    select * into company from hall.enterprise e where e.uscc = act_draft_request.uscc;
-    if not found or not (hall.acts_for(p_actor, uscc) or p_actor ->> 'role' = 'clerk') then
+    select * into company from hall.enterprise where uscc = applicant;
+    if not found or not (hall.acts_for(p_actor, applicant) or p_actor ->> 'role' = 'clerk') then
         perform hall.refuse('not-found');
     end if;
     select * into scheme from hall.scheme where name = p_args ->> 'scheme';
@@ -175,9 +175,9 @@ begin
     if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
 
     -- One intake at a time for one enterprise, so that two channels cannot both miss the other.
-    perform pg_advisory_xact_lock(hashtextextended('intake ' || uscc, 0));
+    perform pg_advisory_xact_lock(hashtextextended('intake ' || applicant, 0));
     select * into standing from hall.financing_request f
-        where f.uscc = act_draft_request.uscc and f.scheme = p_args ->> 'scheme' and f.purpose = p_args ->> 'purpose'
+        where f.uscc = applicant and f.scheme = p_args ->> 'scheme' and f.purpose = p_args ->> 'purpose'
             and not hall.is_final(state) order by created_at limit 1;
     if found then
         insert into hall.request_source (fr_id, channel, channel_ref, received_by)
@@ -188,7 +188,7 @@ begin
     made := hall.new_id('fr');
     insert into hall.financing_request (id, uscc, registered_by, scheme, quote_binds, amount_fen, term_months, purpose,
             industry_section, district, is_first_loan, state, edge, moved_at, moved_by, deadline)
-        values (made, uscc, p_actor ->> 'client', scheme.name, scheme.binds, (p_args ->> 'amount_fen')::bigint,
+        values (made, applicant, p_actor ->> 'client', scheme.name, scheme.binds, (p_args ->> 'amount_fen')::bigint,
             (p_args ->> 'term_months')::integer, p_args ->> 'purpose', company.industry_section, company.district,
             (p_args ->> 'first_loan')::boolean, 'draft', 'T1', at, p_actor ->> 'client',
             at + make_interval(days => hall.setting('draft_days')::integer));
@@ -211,7 +211,7 @@ declare
     fr hall.financing_request;
     me text := p_actor ->> 'client';
     outcome text := p_args ->> 'outcome';
-    limit_fen bigint := (p_args ->> 'limit_fen')::bigint;
+    quoted_fen bigint := (p_args ->> 'limit_fen')::bigint;
     expires timestamptz;
     decision text;
     quote text;
@@ -231,15 +231,15 @@ begin
     end;
     decision := hall.keep_decision(fr.uscc, p_args -> 'decision', p_args ->> 'decision_text', me);
     expires := at + make_interval(days => hall.setting('quote_days')::integer);
-    quote := hall.keep_quote(fr.uscc, fr.scheme, decision, outcome, limit_fen, expires);
+    quote := hall.keep_quote(fr.uscc, fr.scheme, decision, outcome, quoted_fen, expires);
     select q.expires_at into strict expires from hall.limit_quote q where q.id = quote;  -- the same decision keeps its quote
-    update hall.financing_request f set quote_id = quote, quote_fen = act_submit_request.limit_fen,
+    update hall.financing_request f set quote_id = quote, quote_fen = quoted_fen,
         quote_expires_at = expires where id = fr.id;
     if outcome = 'ineligible' then
         fr := hall.move_request(fr.id, 'T5', 'INELIGIBLE', me, at, jsonb_build_object('decision_id', decision));
     else
         perform hall.move_request(fr.id, 'T4', 'screened', me, at, jsonb_build_object('decision_id', decision));
-        if not fr.quote_binds or (outcome = 'eligible' and limit_fen > 0) then
+        if not fr.quote_binds or (outcome = 'eligible' and quoted_fen > 0) then
             fr := hall.move_request(fr.id, 'T6', 'quoted', me, at, p_deadline => expires);
         else
             fr := hall.move_request(fr.id, 'T7', 'assisted', me, at, jsonb_build_object('outcome', outcome),
@@ -248,7 +248,7 @@ begin
         end if;
     end if;
     return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', fr.id, 'state', fr.state,
-        'version', fr.version, 'outcome', outcome, 'quote_id', quote, 'quote_fen', limit_fen,
+        'version', fr.version, 'outcome', outcome, 'quote_id', quote, 'quote_fen', quoted_fen,
         'quote_expires_at', hall.iso(expires), 'decision_id', decision, 'reasons', p_args -> 'reasons'));
 end $$;
 
@@ -270,9 +270,9 @@ begin
     if fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": true}'); end if;
     if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-revoked'); end if;
     select jsonb_agg(jsonb_build_object('pointer', '/wishes/' || (i - 1), 'rule', 'names an institution or a product'))
-        into unknown from unnest(named) with ordinality as wish (name, i)
-        where not exists (select 1 from hall.institution where id = name)
-            and not exists (select 1 from hall.product where id = name and approved_at is not null);
+        into unknown from unnest(named) with ordinality as wish (named_id, i)
+        where not exists (select 1 from hall.institution where id = wish.named_id)
+            and not exists (select 1 from hall.product where id = wish.named_id and approved_at is not null);
     if unknown is not null then perform hall.refuse('validation', jsonb_build_object('errors', unknown)); end if;
     if fr.quote_binds then
         if at >= fr.quote_expires_at then perform hall.refuse('illegal-transition', '{"quote": "expired"}'); end if;

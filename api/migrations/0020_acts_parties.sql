@@ -6,8 +6,6 @@ create table hall.secret (
     value bytea not null check (length(value) >= 32)
 );
 comment on table hall.secret is 'keys made here, once, at random; cursors: signs the cursors of paged lists';
-revoke all on hall.secret from jifen_service;
-grant select on hall.secret to jifen_service;
 -- gen_random_uuid is as random as the server can be; two have 244 random bits.
 insert into hall.secret (name, value)
     values ('cursors', sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
@@ -90,19 +88,19 @@ create function hall.act_propose_product(p_actor jsonb, p_args jsonb) returns js
 -- A product of its own, or the next version of one that the institution has.
 declare
     inst text := p_actor ->> 'institution';
-    product text := p_args ->> 'product_id';
+    wanted text := p_args ->> 'product_id';
     made hall.product;
 begin
     perform hall.begin_act(p_actor);
     -- Versions follow each other: one proposal at a time for an institution.
     perform pg_advisory_xact_lock(hashtextextended('products ' || inst, 0));
-    if product is not null then
-        perform 1 from hall.product where id = product and institution_id = inst;
+    if wanted is not null then
+        perform 1 from hall.product where id = wanted and institution_id = inst;
         if not found then perform hall.refuse('not-found'); end if;
     end if;
-    product := coalesce(product, hall.new_id('pr'));
+    wanted := coalesce(wanted, hall.new_id('pr'));
     insert into hall.product (id, version, institution_id, name, category, min_fen, max_fen, terms, proposed_by)
-        values (product, 1 + coalesce((select max(version) from hall.product where id = product), 0), inst,
+        values (wanted, 1 + coalesce((select max(version) from hall.product where id = wanted), 0), inst,
             p_args ->> 'name', p_args ->> 'category', (p_args ->> 'min_fen')::bigint, (p_args ->> 'max_fen')::bigint,
             p_args -> 'terms', p_actor ->> 'client')
         returning * into made;
@@ -176,3 +174,4 @@ end $$;
 
 revoke execute on function hall.forget_expired() from public;
 grant execute on function hall.forget_expired() to jifen_service;
+grant insert on hall.access_token, hall.assertion_seen to jifen_service;

@@ -45,10 +45,12 @@ end $$;
 -- ------------------------------------------------------------------------------------------------ limit and reservation
 
 create function hall.locked_exposure(p_uscc text) returns hall.exposure language plpgsql as $$
+-- No key update: a row that refers to this one and changes twice in a transaction shares its key lock, and two who hold
+-- that and then want all of it would wait for each other.
 declare held hall.exposure;
 begin
     insert into hall.exposure (uscc) values (p_uscc) on conflict do nothing;
-    select * into strict held from hall.exposure where uscc = p_uscc for update;
+    select * into strict held from hall.exposure where uscc = p_uscc for no key update;
     return held;
 end $$;
 
@@ -221,7 +223,7 @@ declare
     committed bigint;
     room bigint;
 begin
-    select * into strict f from hall.facility where id = p_facility for update;
+    select * into strict f from hall.facility where id = p_facility for no key update;
     held := hall.locked_exposure(f.uscc);
     select coalesce(sum(amount_fen) filter (where kind = 'drawdown'), 0)::bigint as drawn,
             coalesce(sum(amount_fen) filter (where kind = 'repayment'), 0)::bigint as repaid into sums
@@ -276,7 +278,7 @@ declare
     f hall.facility;
     way text;
 begin
-    select * into strict f from hall.facility where id = p_id for update;
+    select * into strict f from hall.facility where id = p_id for no key update;
     select number into way from hall.edge where machine = 'facility' and from_state = f.state and to_state = p_to;
     if not found then perform hall.refuse('illegal-transition', jsonb_build_object('state', f.state)); end if;
     f.is_line_over := f.is_line_over or p_to in ('renewed', 'settled', 'written_off', 'compensated');
@@ -297,17 +299,23 @@ begin
     end if;
 end $$;
 
+create function hall.serves(p_actor jsonb, f hall.facility) returns boolean language sql stable as $$
+    -- Whether the facility is the actor's: its institution, and its outlet where the client is bound to one.
+    select coalesce(f.institution_id = p_actor ->> 'institution', false) and (p_actor ->> 'outlet' is null
+        or p_actor ->> 'outlet' = (select outlet_id from hall.claim where id = f.claim_id))
+$$;
+
 create function hall.locked_facility(p_actor jsonb, p_id text) returns hall.facility language plpgsql as $$
--- The facility under the locks of its request and itself, for its institution; it does not exist for another.
+-- The facility under the locks of its request and itself, for its institution and the enterprise's side; it does not
+-- exist for anybody else.
 declare f hall.facility;
 begin
     select * into f from hall.facility where id = p_id;
-    if not found or f.institution_id is distinct from p_actor ->> 'institution'
-            and not hall.acts_for(p_actor, f.uscc) then
+    if not found or not (hall.serves(p_actor, f) or hall.acts_for(p_actor, f.uscc)) then
         perform hall.refuse('not-found');
     end if;
     perform hall.locked_request(f.fr_id);
-    select * into strict f from hall.facility where id = p_id for update;
+    select * into strict f from hall.facility where id = p_id for no key update;
     return f;
 end $$;
 
@@ -327,8 +335,7 @@ create function hall.facility_view(p_actor jsonb, p_id text) returns jsonb langu
 declare f hall.facility;
 begin
     select * into f from hall.facility where id = p_id;
-    if not found or f.institution_id is distinct from p_actor ->> 'institution'
-            and not hall.acts_for(p_actor, f.uscc) then
+    if not found or not (hall.serves(p_actor, f) or hall.acts_for(p_actor, f.uscc)) then
         return null;
     end if;
     return hall.facility_body(f) || jsonb_build_object(
@@ -373,7 +380,7 @@ begin
     select * into old from hall.facility where id = p_old and uscc = p_uscc and institution_id = p_actor ->> 'institution';
     if found then
         perform hall.locked_request(old.fr_id);
-        select * into strict old from hall.facility where id = p_old for update;
+        select * into strict old from hall.facility where id = p_old for no key update;
     end if;
     if old.id is null or old.id = p_new or old.state not in ('active', 'reduced', 'overdue') then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/renewed_from", "rule": "a facility of yours with this enterprise that may be renewed"}]}');
@@ -759,7 +766,7 @@ begin
             hall.hall_now(), 'yellow');
         return 'drawdown unanswered';
     end if;
-    select * into strict f from hall.facility where id = due.id for update;
+    select * into strict f from hall.facility where id = due.id for no key update;
     at := hall.hall_now();
     if f.deadline is null or f.deadline > at then return 'late'; end if;
     if f.is_line_over or at < hall.start_of(f.line_ends_on + 2) then
@@ -797,7 +804,8 @@ create function hall.compared(p_institution text, p_line jsonb) returns jsonb la
 $$;
 
 create function hall.act_reconcile(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- L7: the institution's list of a span of days against ours; each difference is a case until a later list agrees.
+-- L7: the institution's list of a span of days against ours; each difference is a case until a later list agrees. The
+-- list is of the whole institution, so a client bound to one outlet has none.
 declare
     at timestamptz := hall.hall_now();
     bank text := p_actor ->> 'institution';
@@ -809,7 +817,7 @@ declare
     subject text;
 begin
     perform hall.begin_act(p_actor);
-    if bank is null then perform hall.refuse('not-found'); end if;
+    if bank is null or p_actor ->> 'outlet' is not null then perform hall.refuse('not-found'); end if;
     select coalesce(jsonb_agg(hall.compared(bank, l) order by l ->> 'bank_ref'), '[]') into results
         from jsonb_array_elements(p_args -> 'lines') as l;
     results := results || (
@@ -854,7 +862,12 @@ declare
     e hall.exposure;
     view jsonb;
 begin
-    if not is_own and not hall.holds_claim(p_uscc, p_actor ->> 'institution') then return null; end if;
+    if not is_own and not exists (
+            select 1 from hall.claim c join hall.financing_request r on r.id = c.fr_id
+            where r.uscc = p_uscc and c.institution_id = p_actor ->> 'institution' and hall.is_live(c.state)
+                and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id) and hall.hall_now() < c.deadline) then
+        return null;
+    end if;
     if not exists (select 1 from hall.enterprise where uscc = p_uscc) then return null; end if;
     select * into e from hall.exposure where uscc = p_uscc;
     view := jsonb_build_object('uscc', p_uscc, 'available_fen', hall.available(p_uscc),

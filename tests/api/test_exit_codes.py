@@ -54,7 +54,7 @@ CASES: list[tuple[str, int, Words, list[str]]] = [
     ),
     (
         "a policy file that is not there",
-        3,
+        2,
         lambda t: ["policy", "check", t / "none.yaml"],
         ["none.yaml cannot be read"],
     ),

@@ -174,6 +174,14 @@ async def pool(database: str) -> AsyncIterator[Pool]:
         yield opened
 
 
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the test's database as its owner, who may do what the service may not."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
 def on(server: str, database: str) -> str:
     """The same server's address with another database."""
     return urlsplit(server)._replace(path=f"/{database}").geturl()

@@ -62,9 +62,7 @@ def test_the_edits_are_about_firms_that_have_something_to_lose(before: Before) -
 
 
 @pytest.mark.soak
-def test_ten_thousand_firms_under_every_edit(
-    park_engine: Engine, soak_length: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_thousand_firms_under_every_edit(park_engine: Engine, soak_length: int) -> None:
     """10,000 firms at the length of 1,000 with which `make soak` runs."""
     firms = 0
     for seed, world in soak_worlds(soak_length, 1_000):
@@ -72,8 +70,7 @@ def test_ten_thousand_firms_under_every_edit(
         firms += base.height
         for number, edit in enumerate(ALL_EDITS):
             check(edit, world, park_engine, base, seed=100 * seed + number)
-    with capsys.disabled():
-        print(f"\nD2: {firms:,} firms x {len(ALL_EDITS)} edits, no answer moved the wrong way")
+    print(f"D2: {firms:,} firms x {len(ALL_EDITS)} edits, no answer moved the wrong way")
 
 
 @pytest.mark.soak

@@ -163,9 +163,7 @@ def test_withholding_a_record_of_a_real_firm_never_raises_a_limit(record: str, b
 
 
 @pytest.mark.soak
-def test_withholding_never_pays_for_ten_thousand_firms(
-    park_engine: Engine, soak_length: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_withholding_never_pays_for_ten_thousand_firms(park_engine: Engine, soak_length: int) -> None:
     """10,000 firms at the length of 1,000 with which `make soak` runs; a feed goes in three ways, a record in two."""
     firms = 0
     for seed, world in soak_worlds(soak_length, 7_000):
@@ -176,5 +174,4 @@ def test_withholding_never_pays_for_ten_thousand_firms(
         for number, record in enumerate(FAVOURABLE_RECORDS):
             check_record(world, park_engine, base, record, seed=seed + number)
     ways = 3 * len(FEEDS) + 2 * len(FAVOURABLE_RECORDS)
-    with capsys.disabled():
-        print(f"\nD3: {firms:,} firms x {ways} ways to withhold, none paid")
+    print(f"D3: {firms:,} firms x {ways} ways to withhold, none paid")

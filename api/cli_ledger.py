@@ -1,0 +1,68 @@
+"""Commands of the ledger: the invariants, and the outcomes that models learn from."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ledger = typer.Typer(no_args_is_help=True)
+exports = typer.Typer(no_args_is_help=True, help="Write what the hall knows as source files.")
+ledger.add_typer(exports, name="export")
+
+
+@exports.command("outcomes")
+def outcomes_command(
+    file: Annotated[Path, typer.Argument(help="To write: .parquet or .csv; replaced whole or not at all.")],
+) -> None:
+    """Write what became of the loans made through the hall as `loan_outcomes`, which `jifen train` learns from.
+
+    Example: jifen export outcomes loan_outcomes.parquet
+    """
+    from api.database import database_url, pool_of
+    from api.outcomes import export_outcomes
+    from api.settings import Settings
+
+    async def exported() -> int:
+        async with database_url(Settings()) as url, pool_of(url) as pool:
+            return await export_outcomes(pool, file)
+
+    typer.echo(f"{file}: {asyncio.run(exported()):,} outcomes")
+
+
+@ledger.command("invariants")
+def invariants_command(
+    watch: Annotated[
+        float | None, typer.Option("--watch", min=0.1, help="Ask again every so many seconds, until one is broken.")
+    ] = None,
+) -> None:
+    """Count what breaks each invariant of the hall, on one snapshot; exit 1 if anything does.
+
+    Example: jifen invariants
+    Example: jifen invariants --watch 10
+    """
+    from rich.table import Table
+
+    from api.database import database_url, pool_of
+    from api.invariants import INVARIANTS, violated
+    from api.settings import Settings
+    from models import progress
+
+    async def is_broken() -> bool:
+        async with database_url(Settings()) as url, pool_of(url) as pool:
+            while True:
+                async with pool.acquire() as connection:
+                    started = time.monotonic()
+                    found = await violated(connection)
+                table = Table("", "invariant", "rows", "first", caption=f"{time.monotonic() - started:.2f} s")
+                for one in INVARIANTS:
+                    rows = found[one.name]
+                    table.add_row(one.name, one.sentence, str(len(rows)), str(rows[0][0]) if rows else "")
+                progress.console().print(table)
+                broken = any(found.values())
+                if broken or watch is None:
+                    return broken
+                await asyncio.sleep(watch)
+
+    raise typer.Exit(1 if asyncio.run(is_broken()) else 0)

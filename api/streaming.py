@@ -1,0 +1,212 @@
+"""One open stream (Server-Sent Events): hello, what was missed, then every event as it comes, until a reason to end.
+
+A bare ASGI answer: no generator and no group of tasks for each subscriber, one write for all that is queued.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api import feed
+from api.database import Pool
+from api.feed import Cursor, Reader
+from api.hub import PAGE, Hub, Row, Subscriber, frame_of
+from api.problems import Problem
+
+HEARTBEAT_SECONDS = 15.0
+PROGRESS_SECONDS = 10.0
+"""A socket that takes nothing for so long belongs to a subscriber who lags."""
+
+BEHIND_SECONDS = 3.0
+"""How long this process may need to reach a place that another process handed out."""
+
+MOST_BYTES = 32 * 1024
+"""Most bytes of a write: less than what the server buffers, so that progress is seen."""
+
+RETRY_MS = 2000
+SNAPSHOT = "/v1/hall"
+HEARTBEAT = b":\n\n"
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Lagged(Exception):
+    """The socket made no progress, or the stream ended while it made none."""
+
+
+class Stream(Response):
+    """The answer of `GET /v1/hall/stream`.
+
+    Args:
+        hub: of this process.
+        pool: for what the hub does not keep any more.
+        reader: whose events.
+        token_sha256: the stream ends when this token does.
+        after: the place that the subscriber has reached; None: it begins now.
+        heartbeat_seconds: of silence before a heartbeat.
+        progress_seconds: see `PROGRESS_SECONDS`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        hub: Hub,
+        pool: Pool,
+        reader: Reader,
+        *,
+        token_sha256: bytes = b"",
+        after: Cursor | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        progress_seconds: float = PROGRESS_SECONDS,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._hub = hub
+        self._pool = pool
+        self._reader = reader
+        self._after = after
+        self._heartbeat_seconds = heartbeat_seconds
+        self._progress_seconds = progress_seconds
+        self._subscriber = Subscriber(reader.key, token_sha256)
+        self._epoch = hub.epoch
+        self._place = 0
+        self._prev = 0
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the stream open until the client leaves or there is a reason to end it."""
+        subscriber = self._subscriber
+        self._hub.open(subscriber)
+        gone = asyncio.ensure_future(_gone(receive, subscriber))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+            async def write(data: bytes, *, more: bool = True) -> None:
+                try:
+                    async with asyncio.timeout(self._progress_seconds) as subscriber.writing:
+                        await send({"type": "http.response.body", "body": data, "more_body": more})
+                except TimeoutError:
+                    raise Lagged from None
+                finally:
+                    subscriber.writing = None
+
+            await self._followed(write)
+            if subscriber.ending != "gone":
+                await write(self._farewell(), more=False)
+        except (Lagged, OSError):
+            subscriber.end("lagged")
+        finally:
+            gone.cancel()
+            self._hub.close(subscriber)
+
+    async def _followed(self, write: Write) -> None:
+        subscriber = self._subscriber
+        if not await self._begun():
+            subscriber.end("reset")
+            return
+        await write(self._hello())
+        await self._caught_up(write)
+        while subscriber.ending is None:
+            await subscriber.wait(self._heartbeat_seconds)
+            head = self._hub.head
+            rows = subscriber.take()
+            if rows:
+                await self._hand(write, rows, head)
+            elif subscriber.ending is None:
+                await write(HEARTBEAT)
+
+    async def _begun(self) -> bool:
+        """Whether the subscriber's place is one that can be resumed; the stream then stands there."""
+        hub = self._hub
+        if self._after is not None:
+            if self._after.epoch != self._epoch or not await hub.reached(self._after.sequence, BEHIND_SECONDS):
+                return False
+            if self._after.sequence < hub.oldest - 1:
+                return False
+        self._place = hub.head if self._after is None else self._after.sequence
+        known = hub.kept_place(self._place, self._reader.key)
+        self._prev = await feed.last_own_place(self._pool, self._reader, self._place) if known is None else known
+        return True
+
+    async def _caught_up(self, write: Write) -> None:
+        """Hand out all up to the head, from the table and then from what is kept, and join without a gap."""
+        hub, reader = self._hub, self._reader
+        while self._subscriber.ending is None:
+            begins = hub.begins()
+            if self._place + 1 < begins:
+                found = await feed.own_rows(self._pool, reader, self._place, begins, PAGE)
+                rows = [Row(one["sequence"], frame_of(one), frozenset()) for one in found]
+                through = begins - 1 if len(found) < PAGE else rows[-1].sequence
+            else:
+                rows = hub.kept_after(self._place, reader.key)[:PAGE]
+                through = hub.head if len(rows) < PAGE else rows[-1].sequence
+            await self._hand(write, rows, through)
+            if self._place == hub.head:
+                hub.join(self._subscriber)
+                return
+
+    async def _hand(self, write: Write, rows: list[Row], through: int) -> None:
+        """Hand out rows; with them the stream stands at `through`, unless it ended before all were out."""
+        parts: list[bytes] = []
+        size = 0
+        for row in rows:
+            parts += (b"id: %d.%d.%d\n" % (self._epoch, row.sequence, self._prev), row.frame)
+            size += len(row.frame)
+            self._prev = row.sequence
+            if size >= MOST_BYTES or row is rows[-1]:
+                await write(b"".join(parts))
+                self._place = row.sequence
+                self._hub.handed(self._reader, "stream", row.sequence)
+                parts.clear()
+                size = 0
+                if self._subscriber.ending is not None:
+                    return
+        self._place = through
+
+    def _hello(self) -> bytes:
+        """The first frame (V8). Its id is where the stream stands, so that a client without events can resume too."""
+        hub = self._hub
+        told = {
+            "head": f"{hub.epoch}.{hub.head}",
+            "oldest": f"{hub.epoch}.{hub.oldest}",
+            "server_time": hub.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "heartbeat_seconds": self._heartbeat_seconds,
+        }
+        return b"retry: %d\n%b%b" % (RETRY_MS, self._id(), _frame("hello", told))
+
+    def _farewell(self) -> bytes:
+        """The last frame says why; a subscriber without a good place is told where to begin again."""
+        why = self._subscriber.ending or "bye"
+        if why == "reset":
+            return _frame(why, {"snapshot": SNAPSHOT, "epoch": str(self._hub.epoch)})
+        # Unequal pauses, so that all who were here do not come back at once.
+        retry = RETRY_MS + secrets.randbelow(RETRY_MS) if why == "bye" else RETRY_MS
+        return b"retry: %d\n%b%b" % (retry, self._id(), _frame(why, {}))
+
+    def _id(self) -> bytes:
+        """Where the stream stands: it moves on also where the subscriber may have nothing, so it does not grow old."""
+        return b"id: %d.%d.%d\n" % (self._epoch, self._place, self._prev)
+
+
+def _frame(event: str, data: dict[str, object]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(data))
+
+
+async def _gone(receive: Receive, subscriber: Subscriber) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    subscriber.end("gone")
+
+
+def expect_begun(hub: Hub) -> None:
+    """Refuse while this process has not read the feed yet.
+
+    Raises:
+        Problem: overloaded.
+    """
+    if hub.epoch == 0:
+        raise Problem("overloaded")

@@ -1,0 +1,91 @@
+"""The exposure ledger as plain arithmetic, step by step as money moves; written without a look at the SQL."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Line:
+    """A facility: undrawn, drawn, drawn beyond the line, and repaid before any drawdown was known."""
+
+    bank: int
+    ceiling: int
+    revolving: bool
+    binds: bool
+    undrawn: int
+    drawn: int = 0
+    beyond: int = 0
+    credit: int = 0
+    moved: list[tuple[str, int]] = field(default_factory=list)
+
+    def draw(self, amount: int) -> None:
+        """Money went out; within the line while it lasts, and first against what was repaid already."""
+        within = min(amount, self.undrawn)
+        covered = min(amount, self.credit)
+        self.undrawn -= within
+        self.drawn += within
+        self.beyond += amount - within
+        self.credit -= covered
+        self._pay(covered)
+
+    def repay(self, amount: int) -> None:
+        """Money came back; what nothing is owed for waits for a drawdown."""
+        owed = self.drawn + self.beyond
+        self._pay(min(amount, owed))
+        self.credit += max(amount - owed, 0)
+
+    def _pay(self, amount: int) -> None:
+        above = min(amount, self.beyond)
+        self.beyond -= above
+        self.drawn -= amount - above
+        if self.revolving:
+            self.undrawn += amount - above
+
+    def replayed(self) -> "Line":
+        """The same facility if the movements had been known as they are now."""
+        anew = Line(self.bank, self.ceiling, self.revolving, self.binds, self.ceiling, moved=self.moved)
+        for kind, amount in self.moved:
+            anew.draw(amount) if kind == "drawdown" else anew.repay(amount)
+        return anew
+
+
+@dataclass
+class Ledger:
+    """An enterprise's exposure."""
+
+    limit: int
+    target: int | None = None
+    pending: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
+
+    def counted(self) -> int:
+        """What the limit must hold."""
+        bound = sum(one.undrawn + one.drawn for one in self.lines.values() if one.binds)
+        return bound + sum(self.pending.values())
+
+    def available(self) -> int:
+        """What may still be reserved."""
+        apart = sum(one.beyond + (0 if one.binds else one.undrawn + one.drawn) for one in self.lines.values())
+        return max((self.limit if self.target is None else self.target) - self.counted() - apart, 0)
+
+    def set_limit(self, amount: int) -> None:
+        """A new quote."""
+        self.target = amount
+        self.settle()
+
+    def settle(self) -> None:
+        """A waiting limit takes force as soon as the amounts fit."""
+        if self.target is not None and self.counted() <= self.target:
+            self.limit, self.target = self.target, None
+
+    def balances(self) -> tuple[int, ...]:
+        """limit, pending, committed, drawn, over limit, unbound committed, unbound drawn."""
+        lines = self.lines.values()
+        return (
+            self.limit,
+            sum(self.pending.values()),
+            sum(one.undrawn for one in lines if one.binds),
+            sum(one.drawn for one in lines if one.binds),
+            sum(one.beyond for one in lines),
+            sum(one.undrawn for one in lines if not one.binds),
+            sum(one.drawn for one in lines if not one.binds),
+        )

@@ -1,0 +1,341 @@
+"""The claim (hall.md §3, §4) on the database alone: the grab, its guards, the lease, the fence, offers."""
+
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from api.database import Connection
+from tests.hall import made
+from tests.hall.made import Bank, Claim, Refused, act, enterprise_actor
+from tests.hall.test_request_machine import pass_time, publish, subscribe, sweep, version
+
+RICH = 60_000_000
+PROOF = "cd" * 32
+
+
+async def hall(owner: Connection, banks: int = 1, **given: Any) -> tuple[str, list[Bank]]:
+    """A request in broadcast, its first round open to so many banks."""
+    found = [await made.bank(owner, **given) for _ in range(banks)]
+    fr = await made.request(owner, await made.enterprise(owner, limit_fen=RICH), "broadcast")
+    return fr, found
+
+
+async def grab(owner: Connection, fr: str, bank: Bank, **given: Any) -> dict[str, Any]:
+    seen = await owner.fetchrow("SELECT n, card_version FROM hall.round WHERE fr_id = $1 ORDER BY n DESC LIMIT 1", fr)
+    assert seen is not None
+    args = {"fr_id": fr, "round": seen["n"], "outlet_id": bank.outlet, "product_id": bank.product, "product_version": 1,
+            "card_version": seen["card_version"], "officer_id": None}  # fmt: skip
+    return await act(owner, bank.actor, "grab", **args | given)
+
+
+async def held(owner: Connection, state: str = "held", **offered: Any) -> Claim:
+    fr, (bank,) = await hall(owner)
+    return await made.claim(owner, fr, bank, state, **offered)
+
+
+def offer(claim: Claim, **given: Any) -> dict[str, Any]:
+    return {"claim_id": claim.id, "fence": claim.fence, "amount_fen": 50_000_000, "rate_basis": "LPR1Y",
+            "basis_bp": 300, "spread_bp": 65, "line_months": 12, "draw_months": 12, "repayment": "bullet", "revolving": True,
+            "fees": [{"name": "assessment", "amount_fen": 100_000}], "conditions": ["pbc-report"],
+            "above_quote_reason": None} | given  # fmt: skip
+
+
+async def row(owner: Connection, claim_id: str) -> asyncpg.Record:
+    found = await owner.fetchrow("SELECT * FROM hall.claim WHERE id = $1", claim_id)
+    assert found is not None
+    return found
+
+
+async def test_c1_c3_the_first_wins_with_a_fence_and_a_lease_and_the_amount_is_reserved(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    won = await grab(owner, fr, bank)
+    assert (won["state"], won["fence"], won["round"]) == ("held", 1, 1)
+    assert await owner.fetchval("SELECT state FROM hall.financing_request WHERE id = $1", fr) == "claimed"
+    assert await owner.fetchval("SELECT pending_fen FROM hall.exposure") == 50_000_000
+    minutes = await owner.fetchval("SELECT deadline_minutes FROM hall.claim")
+    assert minutes == await owner.fetchval("SELECT hall.setting('contact_minutes')")
+
+
+async def test_c4_losing_says_the_round_and_nothing_about_the_winner(owner: Connection) -> None:
+    fr, (winner, loser) = await hall(owner, 2)
+    await grab(owner, fr, winner)
+    with pytest.raises(Refused, match="grab-lost") as lost:
+        await grab(owner, fr, loser)
+    told = lost.value.members
+    assert told["round"] == 1
+    assert told["next_round_possible"] == "unknown"
+    assert not {winner.institution, winner.outlet, winner.client} & set(str(told).replace("'", " ").split())
+
+
+async def test_c7_a_won_claim_answers_the_same_again_also_after_the_lease(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    first = await act(owner, bank.actor, "grab", key="one", fr_id=fr, round=1, outlet_id=bank.outlet,
+                      product_id=bank.product, product_version=1, card_version=5, officer_id=None)  # fmt: skip
+    await pass_time(owner, days=9)
+    await sweep(owner)
+    again = await act(owner, bank.actor, "grab", key="one", fr_id=fr, round=1, outlet_id=bank.outlet,
+                      product_id=bank.product, product_version=1, card_version=5, officer_id=None)  # fmt: skip
+    assert again == first
+    assert await owner.fetchval("SELECT count(*) FROM hall.claim") == 1
+
+
+async def test_c5_before_the_gate_nobody_claims(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    await owner.execute("UPDATE hall.round SET opens_at = now() + interval '1 hour'")
+    with pytest.raises(Refused, match="gate-not-open") as early:
+        await grab(owner, fr, bank)
+    assert 3_500_000 < early.value.members["retry_after_ms"] <= 3_600_000
+    assert await owner.fetchval("SELECT count(*) FROM hall.idempotency") == 0  # I5: not stored
+
+
+async def test_c1_after_the_close_nobody_claims_swept_or_not(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    await owner.execute("UPDATE hall.round SET closes_at = now() - interval '1 second'")
+    with pytest.raises(Refused, match="round-closed"):
+        await grab(owner, fr, bank)
+
+
+async def test_c6_outside_the_audience_the_request_does_not_exist(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    late = await made.bank(owner)
+    for who, outlet in ((late, late.outlet), (late, bank.outlet), (bank, late.outlet)):
+        with pytest.raises(Refused, match="not-found"):
+            await grab(owner, fr, who, outlet_id=outlet)
+
+
+async def test_a_grab_names_the_card_it_saw_and_a_product_in_force(owner: Connection) -> None:
+    fr, (bank, other) = await hall(owner, 2)
+    with pytest.raises(Refused, match="stale-version"):
+        await grab(owner, fr, bank, card_version=4)
+    with pytest.raises(Refused, match="validation"):
+        await grab(owner, fr, bank, product_id=other.product)
+    await owner.execute("UPDATE hall.product SET withdrawn_at = now() WHERE id = $1", bank.product)
+    with pytest.raises(Refused, match="validation"):
+        await grab(owner, fr, bank)
+
+
+@pytest.mark.parametrize("of", ["institution", "outlet", "officer"])
+async def test_h1_claims_held_without_contact_are_capped(owner: Connection, of: str) -> None:
+    bank = await made.bank(owner, hold_cap=1 if of == "institution" else 100)
+    officer = await made.officer(owner, bank.outlet, hold_cap=1 if of == "officer" else 100)
+    if of == "outlet":
+        await owner.execute("UPDATE hall.outlet SET hold_cap = 1")
+    first, second = [
+        await made.request(owner, await made.enterprise(owner, limit_fen=RICH), "broadcast") for _ in range(2)
+    ]
+    won = await grab(owner, first, bank, officer_id=officer)
+    with pytest.raises(Refused, match="hold-cap-reached") as capped:
+        await grab(owner, second, bank, officer_id=officer)
+    assert capped.value.members == {"of": of}
+    await act(owner, bank.actor, "contact_enterprise", claim_id=won["claim_id"], fence=won["fence"], method="call",
+              proof_sha256=PROOF)  # fmt: skip
+    await grab(owner, second, bank, officer_id=officer)
+
+
+async def test_h2_claims_a_day_are_capped_and_the_next_day_counts_anew(owner: Connection) -> None:
+    bank = await made.bank(owner, daily_claim_cap=1)
+    first, second = [
+        await made.request(owner, await made.enterprise(owner, limit_fen=RICH), "broadcast") for _ in range(2)
+    ]
+    await grab(owner, first, bank)
+    with pytest.raises(Refused, match="daily-claim-cap"):
+        await grab(owner, second, bank)
+    await owner.execute("UPDATE hall.quota SET day = day - 1 WHERE day IS NOT NULL")
+    await grab(owner, second, bank)
+
+
+async def test_h4_h5_a_lapsed_claim_returns_the_request_and_its_institution_cools_down_for_a_round(
+    owner: Connection,
+) -> None:
+    fr, (bank, other) = await hall(owner, 2)
+    sister, _ = await made.outlet(owner, bank.institution)
+    await subscribe(owner, bank.outlet, other.outlet, sister)
+    await grab(owner, fr, bank)
+    await pass_time(owner, days=9)
+    assert await sweep(owner) == ["claim lapsed"]
+    assert await owner.fetchval("SELECT pending_fen FROM hall.exposure") == 0
+    assert await owner.fetchval("SELECT sum(held) FROM hall.quota") == 0
+    await publish(owner)
+    audience = await owner.fetchval("SELECT audience FROM hall.round WHERE n = 2")
+    assert audience == [other.outlet_no]
+    # Even in the audience, it would be refused.
+    await owner.execute("UPDATE hall.round SET audience = (SELECT array_agg(no) FROM hall.outlet) WHERE n = 2")
+    for outlet in (bank.outlet, sister):
+        with pytest.raises(Refused, match="cool-down"):
+            await grab(owner, fr, bank, outlet_id=outlet)
+    assert (await grab(owner, fr, other))["fence"] == 2
+
+
+async def test_k2_contact_lengthens_the_lease_and_frees_the_hold(owner: Connection) -> None:
+    claim = await held(owner)
+    before = await row(owner, claim.id)
+    said = await act(owner, claim.bank.actor, "contact_enterprise", claim_id=claim.id, fence=claim.fence,
+                     method="visit", proof_sha256=PROOF)  # fmt: skip
+    assert said["state"] == "contacted"
+    assert (await row(owner, claim.id))["deadline"] > before["deadline"]
+    assert await owner.fetchval("SELECT sum(held) FROM hall.quota") == 0
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        ("contact_enterprise", {"method": "call", "proof_sha256": PROOF}),
+        ("give_up_claim", {"to": "released", "reason": "too-busy"}),
+    ],
+)
+async def test_c3_an_old_fence_and_an_ended_lease_write_nothing(
+    owner: Connection, write: tuple[str, dict[str, Any]]
+) -> None:
+    claim = await held(owner)
+    name, args = write
+    with pytest.raises(Refused, match="stale-fence"):
+        await act(owner, claim.bank.actor, name, claim_id=claim.id, fence=claim.fence - 1, **args)
+    await pass_time(owner, days=2)  # the lease has ended, and no sweeper came by
+    with pytest.raises(Refused, match="stale-fence"):
+        await act(owner, claim.bank.actor, name, claim_id=claim.id, fence=claim.fence, **args)
+    assert await owner.fetchval("SELECT count(*) FROM hall.fenced_write") == 0
+
+
+async def test_another_banks_claim_does_not_exist(owner: Connection) -> None:
+    claim = await held(owner)
+    thief = await made.bank(owner)
+    with pytest.raises(Refused, match="not-found"):
+        await act(owner, thief.actor, "contact_enterprise", claim_id=claim.id, fence=claim.fence, method="call",
+                  proof_sha256=PROOF)  # fmt: skip
+
+
+async def test_h3_one_extension_if_the_enterprise_agrees(owner: Connection) -> None:
+    claim = await held(owner, "contacted")
+    before = await row(owner, claim.id)
+    await act(owner, enterprise_actor(claim.uscc), "agree_extension", claim_id=claim.id)
+    assert (await row(owner, claim.id))["deadline"] > before["deadline"]
+    with pytest.raises(Refused, match="illegal-transition"):
+        await act(owner, enterprise_actor(claim.uscc), "agree_extension", claim_id=claim.id)
+
+
+@pytest.mark.parametrize("to", ["released", "declined"])
+async def test_k6_t13_giving_up_goes_to_the_next_round(owner: Connection, to: str) -> None:
+    claim = await held(owner, "contacted")
+    said = await act(
+        owner, claim.bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to=to, reason="sector"
+    )
+    assert said["state"] == to
+    fr = await owner.fetchrow("SELECT state, edge, round_no FROM hall.financing_request")
+    assert fr is not None
+    assert (fr["state"], fr["edge"]) == ("broadcast", "T13")
+    assert await owner.fetchval("SELECT pending_fen FROM hall.exposure") == 0
+
+
+async def test_k6_the_enterprise_turns_a_bank_away_without_penalty(owner: Connection) -> None:
+    claim = await held(owner, "offered")
+    await act(owner, enterprise_actor(claim.uscc), "reject_claim", claim_id=claim.id, reason="too-dear")
+    fr = await owner.fetchrow("SELECT id, state FROM hall.financing_request")
+    assert fr is not None
+    assert fr["state"] == "broadcast"
+    await publish(owner)
+    assert (await grab(owner, fr["id"], claim.bank))["fence"] == 2  # no cool-down for the bank either
+
+
+async def test_k3_t12_an_offer_states_its_annual_cost_with_all_fees(owner: Connection) -> None:
+    claim = await held(owner, "contacted")
+    said = await act(owner, claim.bank.actor, "make_offer", **offer(claim))
+    # 3.65 % and a fee of 1,000 CNY on 500,000 CNY for twelve months: 20 bp more
+    assert (said["annual_rate_bp"], said["annual_cost_bp"]) == (365, 385)
+    assert await owner.fetchval("SELECT state FROM hall.financing_request") == "offered"
+    with pytest.raises(asyncpg.PostgresError, match="append-only"):
+        await owner.execute("UPDATE hall.offer SET spread_bp = 0")
+
+
+async def test_k3_what_is_wrong_with_an_offer_is_told_at_once(owner: Connection) -> None:
+    claim = await held(owner, "contacted")
+    with pytest.raises(Refused, match="validation") as refused:
+        await act(owner, claim.bank.actor, "make_offer", **offer(claim, amount_fen=10**13, spread_bp=-400))
+    wrong = {(one["pointer"], one["rule"]) for one in refused.value.members["errors"]}
+    assert {pointer for pointer, _ in wrong} == {"/amount_fen", "/spread_bp"}
+    assert len(wrong) == 3  # outside the product, and above what was asked under a binding quote
+
+
+async def test_k3_above_a_reference_quote_a_reason_is_demanded(owner: Connection) -> None:
+    bank = await made.bank(owner)
+    uscc = await made.enterprise(owner, limit_fen=29_000_000)
+    fr = await made.request(owner, uscc, "broadcast", scheme="ordinary", quote_binds=False, quote_fen=29_000_000)
+    claim = await made.claim(owner, fr, bank, "contacted")
+    with pytest.raises(Refused, match="above_quote_reason"):
+        await act(owner, bank.actor, "make_offer", **offer(claim))
+    said = await act(owner, bank.actor, "make_offer", **offer(claim, above_quote_reason="orders-in-hand"))
+    assert said["above_quote_reason"] == "orders-in-hand"
+
+
+async def test_t14_k4_exactly_the_offer_that_was_shown_is_accepted(owner: Connection) -> None:
+    claim = await held(owner, "offered", amount_fen=29_000_000)
+    me = enterprise_actor(claim.uscc)
+    asked = {"offer_id": claim.offer, "version": await version(owner, claim.fr)}
+    with pytest.raises(Refused, match="hash-mismatch"):
+        await act(owner, me, "accept_offer", sha256="00" * 32, **asked)
+    with pytest.raises(Refused, match="not-found"):
+        await act(owner, enterprise_actor(await made.enterprise(owner)), "accept_offer", sha256=made.HASH, **asked)
+    said = await act(owner, me, "accept_offer", sha256=made.HASH, **asked)
+    assert said["state"] == "accepted"
+    share = await owner.fetchrow("SELECT institution_id, pending_fen FROM hall.exposure_share WHERE pending_fen > 0")
+    assert share is not None
+    assert tuple(share) == (claim.bank.institution, 29_000_000)  # L3: adjusted to the offer
+
+
+async def test_k7_an_expired_offer_is_not_accepted_swept_or_not(owner: Connection) -> None:
+    claim = await held(owner, "offered")
+    asked = {"offer_id": claim.offer, "version": await version(owner, claim.fr), "sha256": made.HASH}
+    await pass_time(owner, days=20)
+    with pytest.raises(Refused, match="offer-expired"):
+        await act(owner, enterprise_actor(claim.uscc), "accept_offer", **asked)
+    assert "claim expired" in await sweep(owner)
+    with pytest.raises(Refused, match=r"offer-expired|stale-version"):
+        await act(owner, enterprise_actor(claim.uscc), "accept_offer", **asked)
+
+
+async def test_k5_an_accepted_offer_that_is_not_signed_in_time_lapses(owner: Connection) -> None:
+    await held(owner, "accepted")
+    await pass_time(owner, days=20)
+    assert (await sweep(owner))[0] == "claim lapsed"
+    assert await owner.fetchval("SELECT pending_fen FROM hall.exposure") == 0
+
+
+async def test_k8_t15_signing_makes_the_facility_and_the_reservation_a_commitment(owner: Connection) -> None:
+    claim = await held(owner, "accepted")
+    await made.sign(owner, claim)
+    fr = await owner.fetchrow("SELECT state FROM hall.financing_request")
+    exposure = await owner.fetchrow("SELECT pending_fen, committed_fen FROM hall.exposure")
+    assert (await row(owner, claim.id))["state"] == "done"
+    assert fr is not None
+    assert fr["state"] == "signed"
+    assert exposure is not None
+    assert tuple(exposure) == (0, 50_000_000)
+
+
+async def test_x2_the_dossier_ends_with_the_claim_and_every_look_is_logged(owner: Connection) -> None:
+    claim = await held(owner)
+    look = "SELECT hall.look_at_dossier($1::text::jsonb, $2)"
+    me = orjson.dumps(claim.bank.actor).decode()
+    assert await owner.fetchval(look, me, claim.id) is not None
+    stranger = orjson.dumps((await made.bank(owner)).actor).decode()
+    assert await owner.fetchval(look, stranger, claim.id) is None
+    await act(
+        owner, claim.bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="busy"
+    )
+    assert await owner.fetchval(look, me, claim.id) is None
+    logged = await owner.fetch("SELECT institution_id, what FROM hall.access_log")
+    assert [tuple(one) for one in logged] == [(claim.bank.institution, "dossier")]
+
+
+async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Connection) -> None:
+    fr, (bank,) = await hall(owner)
+    year = await owner.fetchval("SELECT max(year) FROM hall.calendar_year")
+    now = await owner.fetchval("SELECT hall.hall_now()")
+    await pass_time(owner, days=(year + 1 - now.year) * 365.25 + 30)
+    await owner.execute("UPDATE hall.round SET closes_at = hall.hall_now() + interval '1 day'")
+    await owner.execute("UPDATE hall.exposure SET limit_expires_at = hall.hall_now() + interval '30 days'")
+    won = await grab(owner, fr, bank)
+    assert (await row(owner, won["claim_id"]))["deadline_is_provisional"]
+    assert (await row(owner, won["claim_id"]))["deadline"] - (now + timedelta(days=365)) > timedelta(0)

@@ -1,0 +1,274 @@
+"""The facility's machine, T15 to T17, and who may report, ask and see, over real HTTP."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hall import made
+from tests.hall.callers import Client, Hall, serving
+
+FIRST = {"first_loan": True, "evidence_sha256": made.HASH}
+
+
+@pytest.fixture
+async def hall(database: str, home: Path) -> AsyncIterator[Hall]:
+    async with serving(database, home) as serves:
+        yield serves
+
+
+@pytest.fixture
+async def today(hall: Hall) -> date:
+    return await hall.owner.fetchval("SELECT hall.today()")
+
+
+def reference() -> str:
+    return secrets.token_hex(6)
+
+
+def code(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json().get("type", "").removeprefix("/problems/")
+
+
+async def state(hall: Hall, fr: str) -> str:
+    return await hall.owner.fetchval("SELECT state FROM hall.financing_request WHERE id = $1", fr)
+
+
+async def report(client: Client, facility: str, today: date, **said: Any) -> Any:
+    body = {"as_of": str(today), "days_past_due": 0, "five_class": "normal"} | said
+    return await client.post(f"/v1/facilities/{facility}/status", body)
+
+
+async def test_t15_to_t17_a_loan_from_its_signing_to_its_end(hall: Hall, today: date) -> None:
+    """T15, K8, F1, L4, F2, T16, F9, T17 in order, each by its own party."""
+    uscc = await made.enterprise(hall.owner, limit_fen=100_000)
+    bank = await made.bank(hall.owner)
+    claim = await made.claim(hall.owner, await made.request(hall.owner, uscc, amount_fen=60_000), bank, "accepted")
+    teller = await hall.client("bank", institution=bank.institution)
+    firm = await hall.client("enterprise", uscc=uscc)
+    signing = {"claim_id": claim.id, "contract_no": "闽农银2026字第001号", "document_sha256": made.HASH,
+               "signed_on": str(today), "line_ends_on": str(today + timedelta(days=360))}  # fmt: skip
+    assert code(await teller.post("/v1/facilities", signing)) == (428, "precondition-required")
+    teller.headers["Claim-Fence"] = str(claim.fence + 1)
+    assert code(await teller.post("/v1/facilities", signing)) == (412, "stale-fence")
+    teller.headers["Claim-Fence"] = str(claim.fence)
+    signed = await teller.post("/v1/facilities", signing)
+    assert signed.status_code == 201, signed.text
+    facility = signed.json()["facility_id"]
+    way = f"/v1/facilities/{facility}"
+    assert (await state(hall, claim.fr), signed.json()["committed_fen"]) == ("signed", 60_000)
+
+    asked = await firm.post(f"{way}/drawdowns", {"amount_fen": 40_000})
+    assert (asked.status_code, asked.json()["state"]) == (201, "asked")
+    assert code(await firm.post(f"{way}/drawdowns", {"amount_fen": 20_001})) == (422, "over-facility")
+    paid = {"bank_ref": reference(), "drawn_on": str(today)}
+    confirm = f"{way}/drawdowns/{asked.json()['drawdown_id']}/confirm"
+    silent = await teller.post(confirm, paid)
+    assert [one["pointer"] for one in silent.json()["errors"]] == ["/first_loan", "/evidence_sha256"]
+    assert (await teller.post(confirm, paid | FIRST)).status_code == 200
+    assert await state(hall, claim.fr) == "active"
+    assert await hall.owner.fetchval("SELECT facility_id FROM hall.first_loan WHERE uscc = $1", uscc) == facility
+
+    back = {"amount_fen": 40_000, "bank_ref": paid["bank_ref"], "repaid_on": str(today)}
+    assert code(await teller.post(f"{way}/repayments", back)) == (422, "bank-ref-reused")
+    assert code(await report(teller, facility, today, state="settled")) == (409, "illegal-transition")
+    assert (await teller.post(f"{way}/repayments", back | {"bank_ref": reference()})).status_code == 201
+    assert (await report(teller, facility, today, state="settled")).status_code == 200
+    assert await state(hall, claim.fr) == "CLOSED"
+    seen = (await firm.get(way)).json()
+    assert (seen["state"], seen["outstanding_fen"], seen["committed_fen"], len(seen["drawdowns"])) == (
+        "settled",
+        0,
+        0,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointer"),
+    [
+        ({"amount_fen": 0}, "/amount_fen"),
+        ({"amount_fen": -5}, "/amount_fen"),
+        ({"amount_fen": 10**18}, "/amount_fen"),
+        ({"amount_fen": 1.5}, "/amount_fen"),
+        ({"bank_ref": "=cmd()"}, "/bank_ref"),
+        ({"bank_ref": "<b>"}, "/bank_ref"),
+        ({"repaid_on": "2999-01-01"}, "/repaid_on"),
+        ({"repaid_on": "2001-01-01"}, "/repaid_on"),
+        ({"status": "settled"}, "/status"),
+    ],
+)
+async def test_api10_a_report_that_cannot_be_true_is_refused_without_effect(
+    line: "Signed", wrong: dict[str, Any], pointer: str
+) -> None:
+    body = {"amount_fen": 5, "bank_ref": reference(), "repaid_on": str(line.today)} | wrong
+    answer = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", body)
+    assert code(answer) == (422, "validation")
+    assert {one["pointer"] for one in answer.json()["errors"]} == {pointer}
+    assert await line.hall.owner.fetchval("SELECT count(*) FROM hall.repayment") == 0
+
+
+class Signed:
+    """A facility of 50,000 fen, drawn to 20,000, with the clients of both sides."""
+
+    def __init__(self, hall: Hall, today: date) -> None:
+        self.hall = hall
+        self.today = today
+
+    async def begin(self) -> "Signed":
+        owner = self.hall.owner
+        self.uscc = await made.enterprise(owner, limit_fen=100_000)
+        self.bank = await made.bank(owner)
+        self.facility = await made.facility(owner, self.uscc, self.bank, 50_000)
+        self.teller = await self.hall.client("bank", institution=self.bank.institution)
+        self.firm = await self.hall.client("enterprise", uscc=self.uscc)
+        drawn = {"amount_fen": 20_000, "bank_ref": reference(), "drawn_on": str(self.today)} | FIRST
+        assert (await self.teller.post(f"/v1/facilities/{self.facility}/drawdowns", drawn)).status_code == 201
+        return self
+
+
+@pytest.fixture
+async def line(hall: Hall, today: date) -> Signed:
+    return await Signed(hall, today).begin()
+
+
+async def test_api1_another_banks_facility_does_not_exist(line: Signed) -> None:
+    stranger = await line.hall.client("bank", institution=await line.hall.institution("别行"))
+    other_firm = await line.hall.client("enterprise", uscc=await made.enterprise(line.hall.owner))
+    way = f"/v1/facilities/{line.facility}"
+    for who in (stranger, other_firm):
+        assert (await who.get(way)).status_code == 404
+    back = {"amount_fen": 5, "bank_ref": reference(), "repaid_on": str(line.today)}
+    assert (await stranger.post(f"{way}/repayments", back)).status_code == 404
+    assert (await report(stranger, line.facility, line.today, state="frozen")).status_code == 404
+    assert code(await other_firm.post(f"{way}/drawdowns", {"amount_fen": 5})) == (404, "not-found")
+    assert code(await line.firm.post(f"{way}/repayments", back)) == (403, "scope-missing")
+
+
+async def test_p11_exposure_is_itemised_for_the_firm_totals_for_the_holder_and_nothing_for_others(line: Signed) -> None:
+    """hall.md §11, row "other institutions' exposure"."""
+    way = f"/v1/enterprises/{line.uscc}/exposure"
+    own = (await line.firm.get(way)).json()
+    assert [one["institution_id"] for one in own["institutions"] if "institution_id" in one] == [line.bank.institution]
+    assert (own["limit_fen"], own["available_fen"], own["guard"]) == (100_000, 50_000, "refuses")
+    holder = await made.bank(line.hall.owner)
+    fr = await made.request(line.hall.owner, line.uscc, amount_fen=10_000, purpose="other")
+    client = await line.hall.client("bank", institution=holder.institution)
+    assert (await client.get(way)).status_code == 404
+    await made.claim(line.hall.owner, fr, holder)
+    seen = await client.get(way)
+    assert (seen.json()["drawn_fen"], seen.json()["pending_fen"]) == (20_000, 10_000)
+    assert line.bank.institution not in seen.text
+    assert not {"institutions", "facilities", "reservations", "limit_fen"} & set(seen.json())
+    assert (await line.teller.get(way)).status_code == 404, "a claim that is done is no live claim"
+
+
+async def test_f_states_move_along_their_edges_and_frozen_lines_lend_nothing(line: Signed) -> None:
+    way = f"/v1/facilities/{line.facility}"
+    assert (await report(line.teller, line.facility, line.today, state="frozen")).json()["state"] == "frozen"
+    assert code(await line.firm.post(f"{way}/drawdowns", {"amount_fen": 5})) == (409, "illegal-transition")
+    late = await report(
+        line.teller, line.facility, line.today, state="overdue", days_past_due=91, five_class="substandard"
+    )
+    assert late.json()["state"] == "overdue"
+    cut = await report(line.teller, line.facility, line.today, state="reduced", line_fen=10_000)
+    assert (cut.json()["state"], cut.json()["committed_fen"], cut.json()["over_limit_fen"]) == ("reduced", 0, 0)
+    whole = await report(line.teller, line.facility, line.today, state="active")
+    assert (whole.json()["line_fen"], whole.json()["committed_fen"]) == (50_000, 30_000)
+    lost = await report(line.teller, line.facility, line.today, state="written_off", written_off_fen=20_000)
+    assert (lost.json()["state"], lost.json()["outstanding_fen"]) == ("written_off", 20_000)
+    assert code(await report(line.teller, line.facility, line.today, state="active")) == (409, "illegal-transition")
+    made_good = await report(
+        line.teller, line.facility, line.today, state="compensated", compensated_fen=20_000, bank_ref=reference()
+    )
+    assert (made_good.json()["state"], made_good.json()["outstanding_fen"]) == ("compensated", 0)
+    assert await state(line.hall, made_good.json()["fr_id"]) == "CLOSED"
+
+
+async def test_a_status_report_names_every_broken_rule_at_once(line: Signed) -> None:
+    wrong = await report(line.teller, line.facility, line.today + timedelta(days=9), state="active", days_past_due=3,
+                         written_off_fen=5, bank_ref="x1")  # fmt: skip
+    assert [one["pointer"] for one in wrong.json()["errors"]] == ["/as_of", "/state", "/written_off_fen", "/bank_ref"]
+
+
+async def test_f8_a_renewal_makes_room_for_the_new_facility_and_the_old_one_ends_when_repaid(line: Signed) -> None:
+    owner = line.hall.owner
+    fr = await made.request(owner, line.uscc, amount_fen=45_000, purpose="other")
+    claim = await made.claim(owner, fr, line.bank, "accepted")
+    signed = await made.sign(owner, claim, renewed_from=line.facility)
+    assert signed["renewed_from"] == line.facility
+    old = (await line.firm.get(f"/v1/facilities/{line.facility}")).json()
+    assert (old["state"], old["committed_fen"], old["outstanding_fen"]) == ("renewed", 0, 20_000)
+    back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    answer = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+    assert answer.json()["facility"]["state"] == "settled"
+    assert await state(line.hall, old["fr_id"]) == "CLOSED"
+
+
+async def test_i23_a_first_loan_is_counted_once(line: Signed) -> None:
+    bank = await made.bank(line.hall.owner)
+    second = await made.facility(line.hall.owner, line.uscc, bank, 10_000)
+    client = await line.hall.client("bank", institution=bank.institution)
+    drawn = {"amount_fen": 5, "bank_ref": reference(), "drawn_on": str(line.today)} | FIRST
+    assert (await client.post(f"/v1/facilities/{second}/drawdowns", drawn)).status_code == 201
+    assert await line.hall.owner.fetchval("SELECT count(*) FROM hall.first_loan") == 1
+    keeper = await line.hall.client("case-manager")
+    cases = (await keeper.get("/v1/cases")).json()["items"]
+    assert [(one["kind"], one["subject"]) for one in cases] == [("first-loan-stated-twice", f"facility/{second}")]
+    closed = await keeper.post(f"/v1/cases/{cases[0]['case_id']}/close", {"note": "两行已核对"})
+    assert closed.status_code == 200
+    assert (await keeper.get("/v1/cases")).json()["items"] == []
+    assert len((await keeper.get("/v1/cases", state="closed")).json()["items"]) == 1
+
+
+async def test_l7_every_difference_is_classified_and_is_a_case_until_a_later_list_agrees(line: Signed) -> None:
+    contract, ours = await line.hall.owner.fetchrow(
+        "SELECT f.contract_no, d.bank_ref FROM hall.facility f JOIN hall.drawdown d ON d.facility_id = f.id"
+    )  # pyright: ignore[reportGeneralTypeIssues]
+    back = {"amount_fen": 700, "bank_ref": reference(), "repaid_on": str(line.today)}
+    await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+    first = {"bank_ref": ours, "kind": "drawdown", "contract_no": contract, "amount_fen": 19_000}
+    unknown = {"bank_ref": "B-9", "kind": "drawdown", "contract_no": contract, "amount_fen": 1}
+    days = {"from": str(line.today), "to": str(line.today)}
+    found = (await line.teller.post("/v1/reconciliations", days | {"lines": [first, unknown]})).json()
+    results = {one["bank_ref"]: one["result"] for one in found["lines"]}
+    assert results == {ours: "amount-differs", "B-9": "missing-here", back["bank_ref"]: "missing-there"}
+    assert all(one["case_id"] for one in found["lines"])
+    whole = [first | {"amount_fen": 20_000},
+             {"bank_ref": back["bank_ref"], "kind": "repayment", "contract_no": contract, "amount_fen": 700}]  # fmt: skip
+    again = (await line.teller.post("/v1/reconciliations", days | {"lines": whole})).json()
+    assert again["differences"] == 0
+    still = await line.hall.owner.fetch("SELECT subject FROM hall.hall_case WHERE closed_at IS NULL")
+    assert [row["subject"] for row in still] == [f"bank-ref/{line.bank.institution}/B-9"]
+
+
+async def test_l5_a_correction_points_to_the_entry_that_was_wrong(line: Signed) -> None:
+    ours = await line.hall.owner.fetchval("SELECT bank_ref FROM hall.drawdown")
+    body = {"corrects": ours, "bank_ref": reference(), "amount_fen": 2_000, "note": "多报一个零"}
+    answer = await line.teller.post(f"/v1/facilities/{line.facility}/corrections", body)
+    assert answer.json()["facility"]["outstanding_fen"] == 2_000
+    chain = await line.hall.owner.fetchrow(
+        "SELECT w.reference FROM hall.journal j JOIN hall.journal w ON w.id = j.corrects WHERE j.reference = $1",
+        body["bank_ref"],
+    )
+    assert chain is not None
+    assert chain["reference"] == ours
+
+
+async def test_the_line_ends_by_itself_and_what_is_undrawn_goes_back_to_the_limit(line: Signed) -> None:
+    """F9 by the system, one day after the last day of the line, so that reports of that day still find it open."""
+    owner = line.hall.owner
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '361 days 23 hours')")
+    before = await owner.fetchval("SELECT hall.sweep_facility()")
+    await owner.execute("UPDATE hall.clock_offset SET \"offset\" = interval '363 days'")
+    swept = [before]
+    while swept[-1] is not None or len(swept) == 1:
+        swept.append(await owner.fetchval("SELECT hall.sweep_facility()"))
+    assert "line ended" in swept
+    assert swept.index("line ended") > 0
+    found = await owner.fetchrow("SELECT * FROM hall.facility WHERE id = $1", line.facility)
+    assert found is not None
+    assert (found["state"], found["committed_fen"], found["drawn_fen"]) == ("active", 0, 20_000)

@@ -1,0 +1,364 @@
+"""The exposure ledger L1 to L8 against an independent oracle, and under many hands at once."""
+
+import asyncio
+import secrets
+from typing import Any
+
+import asyncpg
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from api.invariants import violated
+from tests.hall import made
+from tests.hall.ledger_oracle import Ledger, Line
+
+MONEY = ("I5", "I6", "I7", "I8", "I10", "I26")
+AMOUNTS = st.integers(1, 60)
+COLUMNS = (
+    "limit_fen",
+    "pending_fen",
+    "committed_fen",
+    "drawn_fen",
+    "over_limit_fen",
+    "unbound_committed_fen",
+    "unbound_drawn_fen",
+)
+
+
+async def balances(connection: Any, uscc: str) -> dict[str, int]:
+    row = await connection.fetchrow("SELECT * FROM hall.exposure WHERE uscc = $1", uscc)
+    return {name: row[name] for name in COLUMNS}
+
+
+async def limits(connection: Any, uscc: str) -> tuple[int, int | None]:
+    return tuple(
+        await connection.fetchrow("SELECT limit_fen, limit_target_fen FROM hall.exposure WHERE uscc = $1", uscc)
+    )
+
+
+async def broken_money(connection: Any) -> dict[str, Any]:
+    """The rows that break the invariants of money."""
+    return {name: rows for name, rows in (await violated(connection)).items() if rows and name in MONEY}
+
+
+async def report(owner: Any, bank: made.Bank, name: str, facility: str, amount: int, **more: Any) -> Any:
+    """Report a drawdown or repayment of today under a new reference."""
+    today = str(await owner.fetchval("SELECT hall.today()"))
+    day = (
+        {"drawn_on": today, "first_loan": False, "evidence_sha256": made.HASH}
+        if "draw" in name
+        else {"repaid_on": today}
+    )
+    args = {"facility_id": facility, "amount_fen": amount, "bank_ref": secrets.token_hex(8)} | day | more
+    return await made.act(owner, bank.actor, name, **args)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any order of quotes, claims, signings, drawdowns, repayments and corrections of one enterprise at three banks."""
+
+    facilities = Bundle("facilities")
+    claims = Bundle("claims")
+
+    def __init__(self, database: str) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.owner: Any = self.does(asyncpg.connect(database))
+        self.banks = [self.does(made.bank(self.owner)) for _ in range(3)]
+        self.uscc = ""
+        self.oracle = Ledger(0)
+
+    def does(self, work: Any) -> Any:
+        async def done() -> Any:
+            return await work
+
+        return self.runner.run(done())
+
+    @initialize(limit=st.integers(20, 100))
+    def begins(self, limit: int) -> None:
+        self.uscc = self.does(made.enterprise(self.owner, limit_fen=limit))
+        self.oracle.set_limit(limit)
+
+    @rule(limit=st.integers(0, 120))
+    def a_new_quote(self, limit: int) -> None:
+        self.does(made.limit(self.owner, self.uscc, limit))
+        self.oracle.set_limit(limit)
+
+    @rule(target=claims, bank=st.integers(0, 2), amount=AMOUNTS, binds=st.booleans(), revolving=st.booleans())
+    def a_claim(self, bank: int, amount: int, binds: bool, revolving: bool) -> tuple[made.Claim, Line] | None:
+        request = made.request(self.owner, self.uscc, amount_fen=amount, quote_fen=amount, quote_binds=binds,
+                               purpose=secrets.token_hex(4))  # fmt: skip
+        line = Line(bank, amount, revolving, binds, amount)
+        claim = made.claim(self.owner, self.does(request), self.banks[bank], "accepted", is_revolving=revolving)
+        if binds and amount > self.oracle.available():
+            with pytest.raises(asyncpg.PostgresError, match="over-limit"):
+                self.does(claim)
+            return None
+        accepted = self.does(claim)
+        if binds:
+            self.oracle.pending[accepted.fr] = amount
+        return accepted, line
+
+    @rule(given=claims)
+    def it_ends(self, given: tuple[made.Claim, Line] | None) -> None:
+        """L3: the reservation is given back once, however often that is asked."""
+        if given is not None and self.oracle.pending.pop(given[0].fr, None) is not None:
+            self.does(self.owner.execute("SELECT hall.void_reservation($1)", given[0].fr))
+            self.does(self.owner.execute("SELECT hall.void_reservation($1)", given[0].fr))
+            self.oracle.settle()
+
+    @rule(target=facilities, given=claims)
+    def it_is_signed(self, given: tuple[made.Claim, Line] | None) -> str | None:
+        if given is None or (given[1].binds and given[0].fr not in self.oracle.pending):
+            return None
+        state = self.does(self.owner.fetchval("SELECT state FROM hall.claim WHERE id = $1", given[0].id))
+        if state == "done":
+            return None
+        facility = self.does(made.sign(self.owner, given[0]))["facility_id"]
+        self.oracle.pending.pop(given[0].fr, None)
+        self.oracle.lines[facility] = given[1]
+        return facility
+
+    @rule(facility=facilities, amount=AMOUNTS, kind=st.sampled_from(["drawdown", "drawdown", "repayment"]))
+    def money_moves(self, facility: str | None, amount: int, kind: str) -> None:
+        if facility is None:
+            return
+        line = self.oracle.lines[facility]
+        answer = self.does(report(self.owner, self.banks[line.bank], f"report_{kind}", facility, amount))
+        line.draw(amount) if kind == "drawdown" else line.repay(amount)
+        line.moved.append((kind, amount))
+        self.oracle.settle()
+        assert answer["facility"]["outstanding_fen"] == line.drawn + line.beyond
+
+    @rule(facility=facilities, asked=AMOUNTS)
+    def the_enterprise_draws(self, facility: str | None, asked: int) -> None:
+        """L4: what it asks is refused beyond the facility, else paid."""
+        if facility is None:
+            return
+        line, side = self.oracle.lines[facility], made.enterprise_actor(self.uscc)
+        ask = made.act(self.owner, side, "ask_drawdown", facility_id=facility, amount_fen=asked)
+        if asked > line.undrawn:
+            with pytest.raises(made.Refused) as refused:
+                self.does(ask)
+            assert (refused.value.code, refused.value.members) == ("over-facility", {"available_fen": line.undrawn})
+            return
+        drawdown = self.does(ask)["drawdown_id"]
+        self.does(report(self.owner, self.banks[line.bank], "confirm_drawdown", facility, asked, drawdown_id=drawdown))
+        line.draw(asked)
+        line.moved.append(("drawdown", asked))
+        self.oracle.settle()
+
+    @rule(facility=facilities, which=st.integers(0, 20), amount=st.integers(0, 60))
+    def a_bank_corrects(self, facility: str | None, which: int, amount: int) -> None:
+        """L5, on revolving lines: as if the right amount had been reported in the first place."""
+        line = self.oracle.lines.get(facility or "")
+        if facility is None or line is None or not line.moved or not line.revolving:
+            return
+        place = which % len(line.moved)
+        references = self.does(
+            self.owner.fetch(
+                "SELECT bank_ref FROM hall.bank_reference WHERE facility_id = $1 AND kind <> 'correction' ORDER BY at",
+                facility,
+            )
+        )
+        correction = {
+            "corrects": references[place]["bank_ref"],
+            "bank_ref": secrets.token_hex(8),
+            "note": "typing error",
+        }
+        bank = self.banks[line.bank].actor
+        self.does(made.act(self.owner, bank, "correct", facility_id=facility, amount_fen=amount, **correction))
+        line.moved[place] = (line.moved[place][0], amount)
+        self.oracle.lines[facility] = line.replayed()
+        self.oracle.settle()
+
+    @invariant()
+    def l1_l2_the_ledger_is_the_oracle(self) -> None:
+        if not self.uscc:
+            return
+        row = self.does(
+            self.owner.fetchrow(
+                "SELECT *, hall.available(uscc) AS available_fen FROM hall.exposure WHERE uscc = $1", self.uscc
+            )
+        )
+        assert tuple(row[name] for name in COLUMNS) == self.oracle.balances()
+        assert (row["limit_target_fen"], row["available_fen"]) == (self.oracle.target, self.oracle.available())
+
+    def teardown(self) -> None:
+        broken = self.does(broken_money(self.owner))
+        self.does(self.owner.close())
+        self.runner.close()
+        assert broken == {}
+
+
+def test_l1_to_l8_the_ledger_agrees_with_plain_arithmetic(database: str) -> None:
+    examples = max(6, (settings.default or settings()).max_examples // 4)
+    run_state_machine_as_test(
+        lambda: LedgerMachine(database), settings=settings(max_examples=examples, stateful_step_count=20)
+    )
+
+
+# --------------------------------------------------------------------------------------------------- many hands at once
+
+
+async def test_l4_200_concurrent_draws_over_several_institutions_never_pass_the_limit(
+    owner: Any, database: str
+) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    lines = [(bank, await made.facility(owner, uscc, bank, 25)) for bank in [await made.bank(owner) for _ in range(4)]]
+    side = made.enterprise_actor(uscc)
+    async with asyncpg.create_pool(database, min_size=16, max_size=16) as pool:
+
+        async def draw(number: int) -> bool:
+            bank, facility = lines[number % 4]
+            async with pool.acquire() as connection:
+                try:
+                    asked = await made.act(connection, side, "ask_drawdown", facility_id=facility, amount_fen=1)
+                except made.Refused:
+                    return False
+                await report(connection, bank, "confirm_drawdown", facility, 1, drawdown_id=asked["drawdown_id"])
+                return True
+
+        drawn = await asyncio.gather(*(draw(number) for number in range(200)))
+    assert sum(drawn) == 100
+    assert (await balances(owner, uscc))["drawn_fen"] == 100
+    assert await broken_money(owner) == {}
+
+
+async def test_l3_concurrent_claims_reserve_no_more_than_the_limit(owner: Any, database: str) -> None:
+    """Who is refused at the grab holds no claim yet and learns no amount."""
+    uscc = await made.enterprise(owner, limit_fen=100)
+    requests = [
+        await made.request(owner, uscc, amount_fen=30, quote_fen=30, purpose=f"purpose-{number}")
+        for number in range(12)
+    ]
+    said: set[tuple[str, str]] = set()
+    async with asyncpg.create_pool(database, min_size=12, max_size=12) as pool:
+
+        async def reserve(fr: str) -> bool:
+            try:
+                await pool.execute("SELECT hall.reserve($1, 1, $2, 30, true)", fr, uscc)
+            except asyncpg.PostgresError as error:
+                said.add((error.as_dict()["message"], error.as_dict()["detail"]))
+                return False
+            return True
+
+        assert sum(await asyncio.gather(*(reserve(fr) for fr in requests))) == 3
+    assert said == {("over-limit", "{}")}
+    assert (await balances(owner, uscc))["pending_fen"] == 90
+
+
+# ------------------------------------------------------------------------------------------------------- single rules
+
+
+async def test_l6_a_limit_below_the_sum_waits_and_refuses_new_reservations_until_it_fits(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 80, revolving=False)
+    await report(owner, bank, "report_drawdown", facility, 80)
+    await made.limit(owner, uscc, 50)
+    assert await limits(owner, uscc) == (100, 50)
+    fr = await made.request(owner, uscc, amount_fen=1, quote_fen=1, purpose="other")
+    with pytest.raises(asyncpg.PostgresError, match="over-limit"):
+        await made.claim(owner, fr, bank)
+    await report(owner, bank, "report_repayment", facility, 29)
+    assert await limits(owner, uscc) == (100, 50)
+    await report(owner, bank, "report_repayment", facility, 2)
+    assert await limits(owner, uscc) == (50, None)
+    assert await owner.fetchval("SELECT hall.available($1)", uscc) == 1
+
+
+async def test_l1_an_expired_limit_stops_new_reservations_and_nothing_else(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 40)
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '31 days')")
+    assert await owner.fetchval("SELECT hall.available($1)", uscc) == 0
+    await report(owner, bank, "report_drawdown", facility, 40)
+    assert (await balances(owner, uscc))["drawn_fen"] == 40
+
+
+@pytest.mark.parametrize(("is_revolving", "left"), [(True, 50), (False, 0)])
+async def test_l4_repaid_money_may_be_drawn_again_on_a_revolving_line_only(
+    owner: Any, is_revolving: bool, left: int
+) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 50, revolving=is_revolving)
+    await report(owner, bank, "report_drawdown", facility, 50)
+    answer = await report(owner, bank, "report_repayment", facility, 50)
+    assert (answer["facility"]["committed_fen"], answer["facility"]["drawn_fen"]) == (left, 0)
+
+
+async def test_l4b_money_reported_beyond_the_facility_stands_in_over_limit_with_a_red_case(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 100)
+    answer = await report(owner, bank, "report_drawdown", facility, 10**15)
+    assert answer["facility"]["over_limit_fen"] == 10**15 - 100
+    assert (await balances(owner, uscc))["drawn_fen"] == 100
+    cases = await owner.fetch("SELECT kind, lamp FROM hall.hall_case WHERE closed_at IS NULL")
+    assert [tuple(case) for case in cases] == [("over-limit", "red")]
+    assert await broken_money(owner) == {}
+
+
+async def test_l4_a_repayment_reported_before_its_drawdown_waits_in_a_case_that_the_drawdown_closes(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 100)
+    await report(owner, bank, "report_repayment", facility, 30)
+    still_open = "SELECT kind FROM hall.hall_case WHERE closed_at IS NULL"
+    assert await owner.fetchval(still_open) == "repaid-more-than-due"
+    answer = await report(owner, bank, "report_drawdown", facility, 80)
+    assert (answer["facility"]["drawn_fen"], answer["facility"]["committed_fen"]) == (50, 50)
+    assert await owner.fetch(still_open) == []
+
+
+async def test_l8_a_guard_that_only_informs_lets_it_pass_outside_the_limit_and_says_so(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=10)
+    await owner.execute("UPDATE hall.setting SET value = 1 WHERE name = 'guard_informs_only'")
+    await made.facility(owner, uscc, await made.bank(owner), 40)
+    held = await balances(owner, uscc)
+    assert (held["committed_fen"], held["unbound_committed_fen"]) == (0, 40)
+    view = "SELECT hall.exposure_view($1::text::jsonb, $2) ->> 'guard'"
+    assert await owner.fetchval(view, made.json_of(made.enterprise_actor(uscc)), uscc) == "informs-only"
+
+
+async def test_l8_amounts_that_do_not_bind_reduce_what_binding_products_may_reserve(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    await made.facility(owner, uscc, await made.bank(owner), 70, quote_binds=False)
+    assert await owner.fetchval("SELECT hall.available($1)", uscc) == 30
+    fr = await made.request(owner, uscc, amount_fen=31, quote_fen=31, purpose="other")
+    with pytest.raises(asyncpg.PostgresError, match="over-limit"):
+        await made.claim(owner, fr, await made.bank(owner))
+
+
+async def test_l3_a_smaller_offer_gives_back_the_rest_of_the_reservation(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    fr = await made.request(owner, uscc, amount_fen=60, quote_fen=60)
+    await made.claim(owner, fr, await made.bank(owner), "accepted", amount_fen=45)
+    assert (await balances(owner, uscc))["pending_fen"] == 45
+
+
+async def test_l5_nothing_that_was_booked_is_edited_not_even_by_the_owner(owner: Any) -> None:
+    for statement in (
+        "UPDATE hall.journal SET amount_fen = 1",
+        "DELETE FROM hall.journal",
+        "TRUNCATE hall.journal CASCADE",
+        "DELETE FROM hall.bank_reference",
+        "UPDATE hall.correction SET amount_fen = 1",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+            await owner.execute(statement)
+
+
+async def test_the_service_cannot_write_a_balance_itself(owner: Any, pool: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    for statement in (
+        "UPDATE hall.exposure SET limit_fen = 10000 WHERE uscc = $1",
+        "SELECT hall.set_limit($1, 10000, now())",
+        "INSERT INTO hall.first_loan SELECT $1, '-', '-', '-', now()",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await pool.execute(statement, uscc)

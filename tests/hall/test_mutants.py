@@ -1,0 +1,104 @@
+"""The checkers catch faults put in on purpose, each by what should see it, and find none where none was put in."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+from numpy.random import PCG64, Generator
+
+from api.database import Connection, pool_of
+from tests.hall import racing
+from tests.hall.doors import BySql
+from tests.hall.histories import Recorder, attempts
+from tests.hall.judging import Verdict, verdict
+from tests.hall.mutants import MUTANTS, Mutant, put_in
+
+SECONDS = 60
+"""Within which each mutant must be caught."""
+CONTROL_WAVES = 3
+NONE = Mutant("none", "nothing is wrong", "", frozenset())
+
+
+async def contested(owner: Connection, race: racing.Race) -> None:
+    """Three requests at once, a dozen racers each."""
+    banks = await racing.racers(owner, 12)
+    await asyncio.gather(*(race.contested(banks, fr) for fr in await racing.requests(owner, 3)))
+
+
+async def limits(owner: Connection, race: racing.Race) -> None:
+    """Eight requests of an enterprise whose limit is enough for two."""
+    banks = await racing.racers(owner, 8)
+    frs = await racing.requests(owner, 8, each_fen=1_000_000, limit_fen=2_000_000)
+    await asyncio.gather(*(race.pursue(bank, fr, 1, 5) for bank, fr in zip(banks, frs, strict=True)))
+
+
+async def caps(owner: Connection, race: racing.Race) -> None:
+    """Two banks that may hold two claims each, and eight requests."""
+    banks = await racing.racers(owner, 2, hold_cap=2)
+    frs = await racing.requests(owner, 8)
+    await asyncio.gather(*(race.pursue(bank, fr, 1, 5) for fr in frs for bank in banks))
+
+
+async def rounds(owner: Connection, race: racing.Race) -> None:
+    """Three requests that are claimed and given up again through their rounds."""
+    banks = await racing.racers(owner, 8)
+    await asyncio.gather(*(race.back_and_forth(banks, fr) for fr in await racing.requests(owner, 3)))
+
+
+SCENARIOS: Mapping[str, Callable[[Connection, racing.Race], Awaitable[None]]] = {
+    "contested": contested,
+    "limits": limits,
+    "caps": caps,
+    "rounds": rounds,
+}
+
+
+async def hunted(
+    database: str, folder: Path, mutant: Mutant, scenario: str, seed: int, waves: int
+) -> tuple[Verdict, int]:
+    """Race wave after wave until a fault is seen, or the waves or a minute are over; the verdict, and how many waves."""
+    owner = await asyncpg.connect(database)
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
+    await put_in(owner, mutant)
+    draw = Generator(PCG64(seed))
+    ends = time.monotonic() + SECONDS
+    written: list[Path] = []
+    judged = Verdict()
+    async with (
+        pool_of(database, least=8, most=12) as service,
+        asyncpg.create_pool(
+            database, min_size=0, max_size=12, server_settings={"search_path": "hall"}, init=_json
+        ) as as_owner,
+        racing.publishing(database),
+    ):
+        door = mutant.door(service, as_owner, draw) if mutant.name != "none" else BySql(service)
+        while not judged.faults and len(written) < waves and time.monotonic() < ends:
+            written.append(folder / f"wave-{len(written)}.jsonl")
+            with Recorder(written[-1]) as recorder:
+                await SCENARIOS[scenario](owner, racing.Race(door, recorder, draw))
+            await asyncio.sleep(0.01)
+            judged = await verdict(owner, attempts(*written))
+    await owner.close()
+    print(f"{mutant.name}, {mutant.fault}: seed {seed}, wave {len(written)}: {judged}")
+    return judged, len(written)
+
+
+async def _json(connection: Connection) -> None:
+    from api.database import _prepared
+
+    await _prepared(connection)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
+async def test_each_mutant_is_caught_by_what_should_see_it(database: str, tmp_path: Path, mutant: Mutant) -> None:
+    judged, _ = await hunted(database, tmp_path, mutant, mutant.race, seed=20260702, waves=10_000)
+    assert mutant.caught_by <= judged.faults.keys(), judged
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_where_nothing_is_wrong_nothing_is_found(database: str, tmp_path: Path, scenario: str) -> None:
+    judged, _ = await hunted(database, tmp_path, NONE, scenario, seed=20260702, waves=CONTROL_WAVES)
+    assert not judged.faults, judged

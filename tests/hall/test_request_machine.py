@@ -1,0 +1,354 @@
+"""The request's machine (hall.md §3), on the database alone: each edge, its guard, its deadline."""
+
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from api.database import Connection
+from tests.hall import made
+from tests.hall.made import Refused, act, actor, enterprise_actor
+
+CASE_MANAGER = actor("case-manager", "case-manager")
+FIRST, SECOND = actor("admin", "admin-1"), actor("admin", "admin-2")
+
+
+async def state(owner: Connection, fr: str) -> str:
+    return await owner.fetchval("SELECT state FROM hall.financing_request WHERE id = $1", fr)
+
+
+async def version(owner: Connection, fr: str) -> int:
+    return await owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", fr)
+
+
+async def pass_time(owner: Connection, **by: float) -> None:
+    """Let the clock of the hall go on."""
+    await owner.execute(
+        """
+        INSERT INTO hall.clock_offset (tenant, "offset") VALUES ('default', $1)
+        ON CONFLICT (tenant) DO UPDATE SET "offset" = clock_offset."offset" + excluded."offset"
+        """,
+        timedelta(**by),
+    )
+
+
+async def sweep(owner: Connection) -> list[str]:
+    fired: list[str] = []
+    while len(fired) < 20 and (what := await owner.fetchval("SELECT hall.sweep()")) is not None:
+        fired.append(what)
+    return fired
+
+
+async def subscribe(owner: Connection, *outlets: str, districts: list[str] | None = None) -> None:
+    for outlet in outlets:
+        await owner.execute(
+            """
+            INSERT INTO hall.subscription (outlet_id, districts, updated_at, updated_by)
+            VALUES ($1, $2, now(), 'made')
+            """,
+            outlet,
+            districts or [],
+        )
+
+
+async def publish(owner: Connection) -> None:
+    """As the sequencer does it, with the gate at once."""
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
+    while await owner.fetchval("SELECT published FROM hall.sequence_feed('default', 1000)"):
+        continue
+
+
+def need(uscc: str, **given: Any) -> dict[str, Any]:
+    usual = {"scheme": "torch-points", "amount_fen": 50_000_000, "term_months": 12, "purpose": "working-capital"}
+    return {"uscc": uscc, "channel": "portal", "channel_ref": "1", "first_loan": None} | usual | given
+
+
+def decided(uscc: str, outcome: str = "eligible", limit_fen: int = 60_000_000) -> dict[str, Any]:
+    """What `quotes.measured` hands to the act."""
+    answer = {"decision_id": "d" + uscc.lower().encode().hex()[:24], "uscc": uscc, "as_of": "2026-11-01",
+              "outcome": outcome, "limit_fen": limit_fen, "model_version": "m1", "policy_version": "p1",
+              "input_hash": "0" * 64, "reasons": "[]"}  # fmt: skip
+    return {
+        "outcome": outcome,
+        "limit_fen": limit_fen,
+        "decision": {"answer": answer, "rulebook": {"policy": "p", "ruleset": None, "size_classes": "s"}},
+        "decision_text": orjson.dumps(answer).decode(),
+        "reasons": [],
+    }
+
+
+async def drafted(owner: Connection, uscc: str, **given: Any) -> str:
+    return (await act(owner, enterprise_actor(uscc), "draft_request", **need(uscc, **given)))["fr_id"]
+
+
+async def submit(owner: Connection, uscc: str, fr: str, **measured: Any) -> dict[str, Any]:
+    consent = await made.consent(owner, uscc)
+    return await act(
+        owner,
+        enterprise_actor(uscc),
+        "submit_request",
+        fr_id=fr,
+        version=1,
+        consent_id=consent,
+        **decided(uscc, **measured),
+    )
+
+
+async def test_t1_every_unknown_name_is_told_at_once(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    with pytest.raises(Refused) as refused:
+        await drafted(owner, uscc, scheme="nosuch", purpose="houses", channel="street")
+    assert refused.value.code == "validation"
+    assert [one["pointer"] for one in refused.value.members["errors"]] == ["/scheme", "/channel", "/purpose"]
+    assert await owner.fetchval("SELECT count(*) FROM hall.financing_request") == 0
+
+
+async def test_t1_nobody_asks_for_another_enterprise(owner: Connection) -> None:
+    mine, other = await made.enterprise(owner), await made.enterprise(owner)
+    with pytest.raises(Refused, match="not-found"):
+        await act(owner, enterprise_actor(mine), "draft_request", **need(other))
+
+
+async def test_t1_the_same_need_of_a_second_channel_joins_and_its_source_is_kept(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    joined = await act(
+        owner, actor("clerk", "street"), "draft_request", **need(uscc, channel="xinyidai", channel_ref="77")
+    )
+    assert joined == {"fr_id": fr, "joined": True}
+    sources = await owner.fetch("SELECT channel, channel_ref FROM hall.request_source ORDER BY channel")
+    assert [tuple(one) for one in sources] == [("portal", "1"), ("xinyidai", "77")]
+    assert await owner.fetchval("SELECT count(*) FROM hall.financing_request") == 1
+
+
+async def test_s4_submitting_quotes_in_one_transaction_with_a_history_row_a_step(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    said = await submit(owner, uscc, fr)
+    assert (said["state"], said["version"], said["quote_fen"]) == ("quoted", 4, 60_000_000)
+    steps = await owner.fetch(
+        "SELECT from_state, to_state, edge, cause FROM hall.history WHERE subject_id = $1 ORDER BY seq", fr
+    )
+    assert [tuple(one)[:3] for one in steps] == [
+        ("-", "draft", "T1"),
+        ("draft", "submitted", "T2"),
+        ("submitted", "screened", "T4"),
+        ("screened", "quoted", "T6"),
+    ]
+    assert len({one["cause"] for one in steps[1:]}) == 1
+    assert await owner.fetchval("SELECT limit_fen FROM hall.exposure WHERE uscc = $1", uscc) == 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("scheme", "outcome", "limit_fen", "reached"),
+    [
+        ("torch-points", "ineligible", 0, "INELIGIBLE"),
+        ("torch-points", "refer", 0, "assisted"),
+        ("torch-points", "eligible", 0, "assisted"),
+        ("torch-points", "eligible", 1_000_000, "quoted"),
+        ("ordinary", "refer", 0, "quoted"),
+        ("ordinary", "ineligible", 0, "INELIGIBLE"),
+    ],
+)
+async def test_t5_t6_t7_the_outcome_decides_where_a_request_goes(
+    owner: Connection, scheme: str, outcome: str, limit_fen: int, reached: str
+) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc, scheme=scheme)
+    assert (await submit(owner, uscc, fr, outcome=outcome, limit_fen=limit_fen))["state"] == reached
+    cases = await owner.fetchval("SELECT count(*) FROM hall.hall_case WHERE subject = $1", f"fr/{fr}")
+    assert cases == (reached == "assisted")
+
+
+async def test_t2_no_submission_without_a_consent_in_force(owner: Connection) -> None:
+    uscc, other = await made.enterprise(owner), await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    for consent in (await made.consent(owner, other), "co_" + "0" * 32):
+        with pytest.raises(Refused, match="consent-missing"):
+            await act(owner, enterprise_actor(uscc), "submit_request", fr_id=fr, version=1, consent_id=consent,
+                      **decided(uscc))  # fmt: skip
+    assert await state(owner, fr) == "draft"
+    assert await owner.fetchval("SELECT count(*) FROM hall.decision") == 0
+
+
+async def test_s2_a_transition_names_the_version_it_saw(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    fr = await made.request(owner, uscc, "quoted")
+    with pytest.raises(Refused, match="stale-version") as refused:
+        await act(
+            owner, enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=1, amount_fen=1_000_000, wishes=[]
+        )
+    assert refused.value.members == {"version": 4}
+
+
+async def test_t8_a_binding_request_stays_within_its_quote_and_what_is_available(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    fr = await made.request(owner, uscc, "quoted", quote_fen=60_000_000)
+    bank = await made.bank(owner)
+    await made.facility(owner, uscc, bank, 20_000_000)
+    asked = {"fr_id": fr, "version": 4, "wishes": []}
+    with pytest.raises(Refused, match="over-limit") as refused:
+        await act(owner, enterprise_actor(uscc), "broadcast_request", amount_fen=40_000_001, **asked)
+    assert refused.value.members["available_fen"] == 40_000_000
+    said = await act(owner, enterprise_actor(uscc), "broadcast_request", amount_fen=40_000_000, **asked)
+    assert said["state"] == "broadcast"
+
+
+async def test_t8_an_ordinary_need_may_ask_for_more_than_its_quote(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=29_000_000)
+    fr = await made.request(owner, uscc, "quoted", scheme="ordinary", quote_binds=False, quote_fen=29_000_000)
+    said = await act(
+        owner, enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=4, amount_fen=50_000_000, wishes=[]
+    )
+    assert said["state"] == "broadcast"
+
+
+async def test_t8_those_wished_for_come_first_then_the_district_then_all(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000, district="350211")
+    wished, near, far, silent = [await made.bank(owner) for _ in range(4)]
+    await owner.execute("UPDATE hall.outlet SET district = '350203' WHERE id = $1", far.outlet)
+    await subscribe(owner, near.outlet, far.outlet)
+    fr = await made.request(owner, uscc, "quoted")
+    await act(owner, enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=4, amount_fen=50_000_000,
+              wishes=[wished.institution])  # fmt: skip
+    for _ in range(3):
+        await publish(owner)
+        await pass_time(owner, days=9)
+        await sweep(owner)
+    rounds = await owner.fetch("SELECT n, audience FROM hall.round WHERE fr_id = $1 ORDER BY n", fr)
+    everybody = sorted(bank.outlet_no for bank in (wished, near, far, silent))
+    assert [(one["n"], one["audience"]) for one in rounds] == [
+        (0, [wished.outlet_no]), (1, [near.outlet_no]), (2, sorted([near.outlet_no, far.outlet_no])), (3, everybody),
+    ]  # fmt: skip
+
+
+async def test_t10_t11_rounds_follow_each_other_until_a_person_helps(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    await subscribe(owner, bank.outlet)
+    fr = await made.request(owner, uscc, "broadcast")
+    for _ in range(3):
+        await publish(owner)
+        await pass_time(owner, days=9)
+        await sweep(owner)
+    assert await state(owner, fr) == "assisted"
+    edges = await owner.fetch(
+        "SELECT edge FROM hall.history WHERE subject_id = $1 AND machine = 'request' ORDER BY seq", fr
+    )
+    assert [one["edge"] for one in edges][-3:] == ["T10", "T10", "T11"]
+    assert await owner.fetchval("SELECT count(*) FROM hall.round WHERE state IN ('announced', 'open')") == 0
+    said = await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=await version(owner, fr), to="broadcast",
+                     note="the branch of the street wants it")  # fmt: skip
+    assert said["state"] == "broadcast"
+    said = await owner.fetchrow("SELECT n, audience FROM hall.round WHERE fr_id = $1 ORDER BY n DESC LIMIT 1", fr)
+    assert said is not None
+    assert said["n"] > 3
+    assert said["audience"] == [bank.outlet_no]
+
+
+async def test_t20_the_case_manager_declines_with_a_note_and_the_case_is_closed(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    said = await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=4, to="DECLINED", note="sold in May")
+    assert said["state"] == "DECLINED"
+    assert (
+        await owner.fetchval("SELECT closing_note FROM hall.hall_case WHERE subject = $1", f"fr/{fr}") == "sold in May"
+    )
+
+
+@pytest.mark.parametrize("reached", ["draft", "quoted", "broadcast", "held", "contacted", "offered", "accepted"])
+async def test_t18_withdrawing_ends_round_claims_and_reservation(owner: Connection, reached: str) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    is_claimed = reached in ("held", "contacted", "offered", "accepted")
+    fr = await made.request(owner, uscc, "broadcast" if is_claimed else reached)
+    claim = await made.claim(owner, fr, bank, reached) if is_claimed else None
+    said = await act(
+        owner, enterprise_actor(uscc), "withdraw_request", fr_id=fr, version=await version(owner, fr), note="sold"
+    )
+    assert said["state"] == "WITHDRAWN"
+    assert await owner.fetchval("SELECT count(*) FROM hall.round WHERE state IN ('announced', 'open')") == 0
+    assert await owner.fetchval("SELECT pending_fen FROM hall.exposure WHERE uscc = $1", uscc) == 0
+    if claim is not None:
+        assert await owner.fetchval("SELECT state FROM hall.claim WHERE id = $1", claim.id) == "rejected"
+        assert await owner.fetchval("SELECT sum(held) FROM hall.quota") == 0
+
+
+async def test_t18_nothing_is_withdrawn_after_signing(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    await made.facility(owner, uscc, bank, 20_000_000)
+    fr = await owner.fetchrow("SELECT id, version FROM hall.financing_request")
+    assert fr is not None
+    with pytest.raises(Refused, match="illegal-transition"):
+        await act(owner, enterprise_actor(uscc), "withdraw_request", fr_id=fr["id"], version=fr["version"], note=None)
+
+
+async def order(owner: Connection, fr: str, kind: str, approver: dict[str, Any] = SECOND) -> dict[str, Any]:
+    proposed = await act(owner, FIRST, "propose_order", fr_id=fr, kind=kind, order_no="令1", note="by order")
+    return await act(owner, approver, "approve_order", approval_id=proposed["approval_id"])
+
+
+async def test_t19_cancelling_needs_four_eyes(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    await made.facility(owner, uscc, bank, 20_000_000)
+    fr = await owner.fetchval("SELECT id FROM hall.financing_request")
+    with pytest.raises(Refused, match="four-eyes-required"):
+        await order(owner, fr, "cancel", approver=FIRST)
+    assert await state(owner, fr) == "signed"
+    assert (await order(owner, fr, "cancel"))["state"] == "CANCELLED"
+    assert await owner.fetchval("SELECT committed_fen FROM hall.exposure WHERE uscc = $1", uscc) == 0
+
+
+async def test_t21_a_suspended_request_is_hidden_and_its_clocks_stand_still(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    fr = await made.request(owner, uscc, "broadcast")
+    await order(owner, fr, "suspend")
+    grab = {"fr_id": fr, "round": 1, "outlet_id": bank.outlet, "product_id": bank.product, "product_version": 1,
+            "card_version": 5, "officer_id": None}  # fmt: skip
+    with pytest.raises(Refused, match="not-found"):
+        await act(owner, bank.actor, "grab", **grab)
+    await pass_time(owner, days=9)
+    assert await sweep(owner) == []
+    await order(owner, fr, "resume")
+    assert (await act(owner, bank.actor, "grab", **grab))["state"] == "held"
+
+
+async def test_t3_drafts_and_quotes_expire_and_never_early(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await pass_time(owner, days=29.9)
+    assert await sweep(owner) == []
+    await pass_time(owner, days=0.2)
+    assert await sweep(owner) == ["request expired"]
+    assert await state(owner, fr) == "EXPIRED"
+
+
+async def test_s1_only_the_edges_of_the_machine_exist_even_for_the_owner(owner: Connection) -> None:
+    fr = await made.request(owner, await made.enterprise(owner), "quoted")
+    with pytest.raises(asyncpg.PostgresError, match="no edge T9 from quoted to claimed"):
+        await owner.execute("SELECT hall.move_request($1, 'T9', 'claimed', 'x', now())", fr)
+    with pytest.raises(asyncpg.PostgresError, match="without a new version"):
+        await owner.execute("UPDATE hall.financing_request SET state = 'signed' WHERE id = $1", fr)
+
+
+async def test_p2_every_step_has_one_history_row_and_one_event_and_neither_can_change(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    fr = await made.request(owner, uscc, "broadcast")
+    await made.claim(owner, fr, await made.bank(owner), "offered")
+    alone = await owner.fetchval(
+        """
+        SELECT count(*) FROM hall.history h FULL JOIN hall.event e ON e.id = h.event_id
+        WHERE h.seq IS NULL OR e.id IS NULL
+        """
+    )
+    assert alone == 0
+    for table in ("hall.history", "hall.event"):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            await owner.execute(f"UPDATE {table} SET transaction_id = transaction_id" if "event" in table else
+                                f"DELETE FROM {table}")  # fmt: skip

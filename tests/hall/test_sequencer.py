@@ -1,0 +1,334 @@
+"""The place of events in the feed, and the gate (hall.md F1, V1, V2, V6; reliability.md I12, I13, M6)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import numpy as np
+import orjson
+import pytest
+
+from api.sequencer import sequenced
+from api.service import running
+from api.settings import Settings
+from tests.hall import made
+from tests.hall.feeding import announce, emit, feed_of, publish_all
+
+Owner = asyncpg.Connection
+NAIVE = "SELECT no, subject FROM hall.event WHERE no > $1 ORDER BY no"
+"""The mutant: a cursor on a number that is given out before the commit."""
+
+
+@asynccontextmanager
+async def other(database: str) -> AsyncIterator[Owner]:
+    connection = await asyncpg.connect(database)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def subjects(owner: Owner) -> list[str]:
+    return [row["subject"] for row in await feed_of(owner)]
+
+
+async def test_v2_the_naive_cursor_loses_an_event_that_commits_late_and_the_feed_does_not(
+    owner: Owner, database: str
+) -> None:
+    async with other(database) as slow, other(database) as quick:
+        begun = slow.transaction()
+        await begun.start()
+        await emit(slow, "late/1")
+        await emit(quick, "early/1")
+        naive = await owner.fetch(NAIVE, 0)
+        assert not (await sequenced(owner)).published, "what may still get a lower place is waited for"
+        await begun.commit()
+        naive += await owner.fetch(NAIVE, naive[-1]["no"])
+    await publish_all(owner)
+    assert [row["subject"] for row in naive] == ["early/1"]
+    assert await subjects(owner) == ["late/1", "early/1"]
+
+
+async def test_v2_no_event_is_lost_or_placed_twice_while_many_write(owner: Owner, database: str) -> None:
+    """Writers of unequal length, some of which give up; readers follow by place while it goes on."""
+    writers, each = 6, 25
+    rng = np.random.default_rng(20261123)
+    pauses = rng.exponential(0.004, (writers, each, 2))
+    gives_up = rng.random((writers, each)) < 0.1
+    done = asyncio.Event()
+
+    async def write(number: int) -> None:
+        async with other(database) as connection:
+            for n in range(each):
+                work = connection.transaction()
+                await work.start()
+                await emit(connection, f"writer/{number}")
+                await asyncio.sleep(pauses[number, n, 0])
+                await emit(connection, f"writer/{number}")
+                await (work.rollback() if gives_up[number, n] else work.commit())
+                await asyncio.sleep(pauses[number, n, 1])
+
+    async def publish(connection: Owner) -> None:
+        while not done.is_set():
+            await sequenced(connection, limit=7)
+            await asyncio.sleep(0.002)
+
+    async def read(connection: Owner) -> list[int]:
+        seen: list[int] = []
+        while not done.is_set():
+            rows = await connection.fetch(
+                "SELECT sequence FROM hall.feed WHERE sequence > $1 ORDER BY sequence", max(seen, default=0)
+            )
+            seen += [row["sequence"] for row in rows]
+            await asyncio.sleep(0.001)
+        return seen
+
+    async with other(database) as first, other(database) as second, other(database) as reader:
+        beside = [asyncio.create_task(work) for work in (publish(first), publish(second), read(reader))]
+        await asyncio.gather(*(write(number) for number in range(writers)))
+        await publish_all(owner)
+        await asyncio.sleep(0.05)
+        done.set()
+        _, _, seen = await asyncio.gather(*beside)
+    rows = await feed_of(owner)
+    assert len(rows) == await owner.fetchval("SELECT count(*) FROM hall.event") > writers * each
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert seen == [row["sequence"] for row in rows], "a reader by place misses nothing and sees nothing out of turn"
+    for number in range(writers):
+        places = [orjson.loads(row["body"])["subjectsequence"] for row in rows if row["subject"] == f"writer/{number}"]
+        assert [int(place) for place in places] == list(range(1, len(places) + 1))
+
+
+async def test_v1_events_of_one_transaction_keep_their_order(owner: Owner) -> None:
+    async with owner.transaction():
+        for n in range(40):
+            await emit(owner, f"test/{n % 3}")
+    await publish_all(owner)
+    placed = [(row["subject"], int(orjson.loads(row["body"])["subjectsequence"])) for row in await feed_of(owner)]
+    assert placed == [(f"test/{n % 3}", n // 3 + 1) for n in range(40)]
+
+
+async def test_v2_a_batch_ends_between_transactions_and_the_rest_follows(owner: Owner) -> None:
+    for size in (3, 12, 1, 4):
+        async with owner.transaction():
+            for _ in range(size):
+                await emit(owner, f"size/{size}")
+    heads = []
+    async with asyncio.timeout(20):
+        while not heads or heads[-1] < 20:
+            done = await sequenced(owner, limit=5)
+            heads += [done.head] if done.published else []
+    assert heads == [3, 15, 20]
+    assert await subjects(owner) == ["size/3"] * 3 + ["size/12"] * 12 + ["size/1"] + ["size/4"] * 4
+
+
+async def test_only_one_leads_and_another_takes_over_when_it_is_gone(
+    owner: Owner, database: str, tmp_path: Path
+) -> None:
+    async with other(database) as stuck, running(Settings(home=tmp_path), database, "http://hall"):
+        begun = stuck.transaction()
+        await begun.start()
+        async with asyncio.timeout(5):
+            while not (await sequenced(stuck)).leads:
+                await asyncio.sleep(0.005)
+        await emit(owner)
+        await asyncio.sleep(0.5)
+        assert await feed_of(owner) == []
+        assert not (await sequenced(owner)).leads
+        killed = asyncio.get_running_loop().time()
+        await owner.execute("SELECT pg_terminate_backend($1)", stuck.get_server_pid())
+        async with asyncio.timeout(5):
+            while not await feed_of(owner):
+                await asyncio.sleep(0.02)
+        assert asyncio.get_running_loop().time() - killed < 5
+
+
+async def test_the_sequencer_goes_on_after_its_connection_broke(owner: Owner, database: str, tmp_path: Path) -> None:
+    async with running(Settings(home=tmp_path), database, "http://hall"):
+        for n in range(1, 3):
+            await emit(owner)
+            async with asyncio.timeout(5):
+                while len(await feed_of(owner)) < n:
+                    await asyncio.sleep(0.02)
+            await owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
+async def test_a_copy_of_the_database_in_another_cluster_begins_an_epoch_and_loses_nothing(owner: Owner) -> None:
+    """There, transaction ids begin anew: those of the old events are higher than any that comes."""
+    await emit(owner, "published/1")
+    await publish_all(owner)
+    await owner.execute(
+        "INSERT INTO hall.event (subject, subject_sequence, type, at, actor_role, data, transaction_id) "
+        "VALUES ('pending/1', 1, 'fin.test.v1', now(), 'bank', '{}', '900000000000')"
+    )
+    await owner.execute("UPDATE hall.feed_state SET published_below = '800000000000'")
+    await emit(owner, "new/1")
+    await publish_all(owner)
+    await emit(owner, "new/2")
+    done = await publish_all(owner)
+    assert done.epoch == 2
+    rows = await feed_of(owner)
+    assert [(row["epoch"], row["sequence"]) for row in rows] == [(1, 1), (2, 2), (2, 3), (2, 4)]
+    assert sorted(row["subject"] for row in rows) == ["new/1", "new/2", "pending/1", "published/1"]
+
+
+async def test_an_idle_pass_writes_nothing(owner: Owner) -> None:
+    state = await owner.fetchrow("SELECT xmin, * FROM hall.feed_state")
+    assert not (await sequenced(owner)).published
+    assert await owner.fetchrow("SELECT xmin, * FROM hall.feed_state") == state
+
+
+async def test_what_was_published_is_never_changed(owner: Owner) -> None:
+    await emit(owner)
+    await publish_all(owner)
+    for statement in ("UPDATE hall.feed SET body = '{}'", "DELETE FROM hall.feed", "TRUNCATE hall.feed"):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await owner.execute(statement)
+
+
+async def test_the_envelope_is_a_cloudevent_with_its_place(owner: Owner) -> None:
+    institution = await made.institution(owner)
+    made_id = await emit(owner, "claim/cl_1", "fin.claim.held.v1", institution=institution)
+    await publish_all(owner)
+    (row,) = await feed_of(owner)
+    body = orjson.loads(row["body"])
+    assert "\n" not in row["body"]
+    assert datetime.fromisoformat(body.pop("time")).tzinfo is not None
+    assert body == {
+        "specversion": "1.0", "id": made_id, "source": "/tenants/default", "type": "fin.claim.held.v1",
+        "subject": "claim/cl_1", "datacontenttype": "application/json", "dataschema": "/schemas/fin.claim.held.v1",
+        "stream": "hall", "epoch": "1", "sequence": "00000000000000000001", "subjectsequence": "1", "actor": "system",
+        "data": {},
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------- gate
+
+
+async def round_of(owner: Owner, fr: str) -> asyncpg.Record:
+    row = await owner.fetchrow("SELECT * FROM hall.round WHERE fr_id = $1 ORDER BY n DESC", fr)
+    assert row is not None
+    return row
+
+
+async def always_at_work(owner: Owner) -> None:
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'gate_waits_for_working_time'")
+
+
+async def card_event(owner: Owner, fr: str) -> tuple[asyncpg.Record, dict[str, object]]:
+    row = await owner.fetchrow(
+        "SELECT * FROM hall.feed WHERE subject = $1 AND type = 'fin.request.broadcast.v1'", f"fr/{fr}"
+    )
+    assert row is not None
+    return row, orjson.loads(row["body"])["data"]
+
+
+async def test_f1_the_gate_opens_so_long_after_the_card_is_published(owner: Owner) -> None:
+    await always_at_work(owner)
+    bank = await made.bank(owner)
+    fr = await announce(owner, [bank.outlet_no])
+    announced = await round_of(owner, fr)
+    assert (announced["state"], announced["opens_at"]) == ("announced", None)
+    await publish_all(owner)
+    shown = await round_of(owner, fr)
+    assert shown["state"] == "open"
+    assert shown["opens_at"] - shown["published_at"] == timedelta(milliseconds=2000)
+    minutes = await owner.fetchval("SELECT hall.setting('round_minutes')")
+    assert shown["closes_at"] == await owner.fetchval(
+        "SELECT hall.add_working_minutes($1, $2)", shown["opens_at"], minutes
+    )
+    row, data = await card_event(owner, fr)
+    assert row["audience"] == [bank.outlet_no]
+    assert datetime.fromisoformat(str(data["opens_at"])) - shown["opens_at"] < timedelta(milliseconds=1)
+    assert {"fr_id", "round", "card", "card_version", "opens_at", "closes_at"} == data.keys()
+
+
+async def test_f1_a_request_of_the_night_waits_for_the_morning(owner: Owner) -> None:
+    beijing = ZoneInfo("Asia/Shanghai")
+    night = datetime(2026, 11, 23, 22, 30, tzinfo=beijing)
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', $1)", night - datetime.now(beijing))
+    fr = await announce(owner)
+    await publish_all(owner)
+    assert (await round_of(owner, fr))["opens_at"] == datetime(2026, 11, 24, 9, tzinfo=beijing)
+
+
+async def test_f1_a_request_withdrawn_before_its_card_was_out_shows_it_to_nobody(owner: Owner) -> None:
+    bank = await made.bank(owner)
+    uscc = await made.enterprise(owner)
+    fr = await announce(owner, [bank.outlet_no], uscc=uscc)
+    version = await owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", fr)
+    await made.act(owner, made.enterprise_actor(uscc), "withdraw_request", fr_id=fr, version=version, note="no")
+    await publish_all(owner)
+    row, data = await card_event(owner, fr)
+    assert (row["audience"], row["uscc"]) == (None, uscc)
+    assert "opens_at" not in data
+    assert ((await round_of(owner, fr))["state"], (await round_of(owner, fr))["opens_at"]) == ("closed", None)
+
+
+async def test_t21_a_suspended_request_keeps_its_card_until_it_is_resumed(owner: Owner) -> None:
+    await always_at_work(owner)
+    bank = await made.bank(owner)
+    fr = await announce(owner, [bank.outlet_no])
+
+    async def order(kind: str) -> None:
+        asked = await made.act(owner, made.actor("admin", "one"), "propose_order", fr_id=fr, kind=kind, order_no="1",
+                               note="by order")  # fmt: skip
+        await made.act(owner, made.actor("admin", "two"), "approve_order", approval_id=asked["approval_id"])
+
+    await order("suspend")
+    await publish_all(owner)
+    assert (await card_event(owner, fr))[0]["audience"] is None
+    assert (await round_of(owner, fr))["state"] == "announced"
+    await order("resume")
+    await publish_all(owner)
+    shown = await round_of(owner, fr)
+    assert shown["state"] == "open"
+    last = (await feed_of(owner))[-1]
+    assert (last["type"], last["audience"]) == ("fin.request.resumed.v1", [bank.outlet_no])
+    assert orjson.loads(last["body"])["data"]["card"] == orjson.loads(shown["card"])
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.soak)])
+async def test_v2_a_long_write_holds_the_feed_back_and_treats_nobody_unfairly(
+    owner: Owner, database: str, tmp_path: Path, seconds: float
+) -> None:
+    """What commits behind it is published after it, in order, soon; and no gate opens before its card is out."""
+    await always_at_work(owner)
+    bank = await made.bank(owner)
+    async with other(database) as slow, running(Settings(home=tmp_path), database, "http://hall") as service:
+        await publish_all(owner)
+        before = len(await feed_of(owner))
+        begun = slow.transaction()
+        await begun.start()
+        await emit(slow, "slow/1")
+        requests = [await announce(owner, [bank.outlet_no]) for _ in range(3)]
+        await asyncio.sleep(seconds)
+        assert len(await feed_of(owner)) == before
+        assert {(await round_of(owner, fr))["state"] for fr in requests} == {"announced"}
+        with pytest.raises(made.Refused) as early:
+            await made.act(owner, bank.actor, "grab", fr_id=requests[0], round=1, outlet_id=bank.outlet, card_version=5,
+                           product_id=bank.product, product_version=1)  # fmt: skip
+        assert early.value.code == "gate-not-open"
+        await begun.commit()
+        ended = await owner.fetchval("SELECT hall.hall_now()")
+        async with asyncio.timeout(10):
+            while service.hub.head < await owner.fetchval("SELECT count(*) FROM hall.event"):
+                await asyncio.sleep(0.01)
+        heard = await owner.fetchval("SELECT hall.hall_now()")
+    rows = (await feed_of(owner))[before:]
+    assert rows[0]["subject"] == "slow/1"
+    cards = [row["subject"] for row in rows if row["type"] == "fin.request.broadcast.v1"]
+    assert cards == [f"fr/{fr}" for fr in requests]
+    for fr in requests:
+        shown = await round_of(owner, fr)
+        assert ended - timedelta(seconds=0.1) <= shown["published_at"] <= heard
+        assert shown["opens_at"] >= shown["published_at"] + timedelta(seconds=2) > heard
+    assert all(one["sequence"] + 1 == two["sequence"] for one, two in pairwise(rows))

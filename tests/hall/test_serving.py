@@ -1,0 +1,87 @@
+"""`jifen serve`: one process or several, and an end within three seconds."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def hall(database: str, *words: str) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """A running `jifen serve` and its address."""
+    environment = os.environ | {"JIFEN_DATABASE_URL": database}
+    process = subprocess.Popen(
+        [BIN / "jifen", "serve", "--port", "0", *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("the hall is open at http://127.0.0.1:"), said
+        yield process, said.split()[5].rstrip(",")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_it_serves_and_ends_within_three_seconds_of_sigterm(database: str) -> None:
+    with hall(database) as (process, address):
+        assert httpx2.get(f"{address}/readyz").status_code == 200
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 3
+
+
+def test_several_processes_share_a_port_and_one_that_dies_is_started_again(database: str) -> None:
+    with hall(database, "--processes", "2") as (process, address):
+        children = serving(process.pid)
+        children[0].kill()
+        until = time.monotonic() + 20
+        while len(serving(process.pid)) < 2 or children[0] in serving(process.pid):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(f"{address}/readyz", timeout=5).status_code == 200:
+                    break
+        figures = httpx2.get(f"{address}/metrics", timeout=5).text
+        assert 'route="/readyz",status="200"' in figures
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert not any(child.is_running() for child in [*children, *serving(process.pid)])
+
+
+@pytest.mark.soak
+def test_children_of_a_parent_that_was_killed_end_too(database: str) -> None:
+    with hall(database, "--processes", "2") as (process, address):
+        children = serving(process.pid)
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                httpx2.get(f"{address}/healthz", timeout=5)
+                break
+        process.kill()
+        _, alive = psutil.wait_procs(children, 10)
+        assert not alive
+
+
+def serving(parent: int) -> list[psutil.Process]:
+    """The processes that serve; Python's own for their clean-up is none."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [
+            child
+            for child in psutil.Process(parent).children()
+            if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline())
+        ]
+    return []
