@@ -36,7 +36,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "bank": ("hall:read", "claim:write", "offer:write", "report:write", "events:read", "limit:read", "inst:read"),
     "institution-manager": ("inst:read", "product:write", "events:read", "hall:read"),
     "case-manager": ("case:write",),
-    "scoring": ("quote:write",),
+    "scoring": ("quote:write", "facts:write"),
     "operator": ("ops:read", "stats:read"),
     "admin": ("admin:write", "admin:read"),
     "auditor": ("audit:read", "stats:read"),

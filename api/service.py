@@ -16,6 +16,7 @@ from api.hub import Hub, follow_feed, tend_streams
 from api.limits import Limits
 from api.sequencer import sequence
 from api.settings import Settings
+from api.sweeper import sweep
 from api.tokens import Tokens
 from models.cli import home
 
@@ -55,7 +56,7 @@ class Service:
 
 Background: TypeAlias = Callable[[Service], Awaitable[None]]
 
-BACKGROUND: tuple[Background, ...] = (forget_expired, sequence, follow_feed, tend_streams)
+BACKGROUND: tuple[Background, ...] = (forget_expired, sequence, follow_feed, tend_streams, sweep)
 """What runs beside the requests in every process, each for ever: one that ends or fails is started again."""
 
 

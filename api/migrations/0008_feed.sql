@@ -101,14 +101,16 @@ create function hall.sequence_feed(
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
 -- One pass of the sequencer: publishes about p_limit events (a transaction's events stay together), if no other process
 -- is at it. Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with
--- a lower place (V2). `waiting`: events are left, for the next pass or for a transaction that is still running.
+-- a lower place (V2). Among them transactions go by their last event: who waited for another's lock wrote after it, though
+-- its transaction id may be the lower one. `waiting`: events are left, for the next pass or for a transaction that is
+-- still running.
 declare
     standing record;
     lower_edge xid8;
     upper_edge xid8;  -- null: none
-    beyond xid8;
     moment timestamptz;
     told hall.event;
+    latest xid8;
 begin
     published := 0;
     leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
@@ -125,17 +127,6 @@ begin
         epoch := epoch + 1;
         lower_edge := '0';
         upper_edge := null;
-    else
-        select e.transaction_id into beyond from hall.unpublished e
-            where e.tenant = p_tenant and e.transaction_id >= lower_edge and e.transaction_id < upper_edge
-            order by e.transaction_id offset p_limit limit 1;
-        if found then
-            upper_edge := beyond;
-            if not exists (select 1 from hall.unpublished e where e.tenant = p_tenant
-                    and e.transaction_id >= lower_edge and e.transaction_id < upper_edge) then
-                upper_edge := (beyond::text::bigint + 1)::text::xid8;  -- one transaction with more than p_limit events
-            end if;
-        end if;
     end if;
     -- Every lock is taken before the time is read: after it nothing waits, so no gate opens before its card is out.
     perform 1 from hall.round r where r.state = 'announced' and (r.fr_id, r.n) in (
@@ -147,13 +138,18 @@ begin
     for told in select e.* from hall.unpublished e
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
                 and (e.transaction_id < upper_edge or upper_edge is null)
-            order by e.transaction_id, e.no loop
+            order by max(e.no) over (partition by e.transaction_id), e.no loop
+        exit when told.transaction_id <> latest and upper_edge is not null and published + (select count(*)
+            from hall.event e where e.tenant = p_tenant and e.transaction_id = told.transaction_id) > p_limit;
+        latest := told.transaction_id;
         head := head + 1;
         published := published + 1;
         perform hall.append_to_feed(told, head, epoch, moment);
     end loop;
     if published > 0 or epoch > standing.epoch then  -- an idle pass writes nothing
-        lower_edge := coalesce(upper_edge, standing.horizon);
+        lower_edge := coalesce((
+            select e.transaction_id from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge
+                and e.transaction_id < upper_edge order by e.transaction_id limit 1), standing.horizon);
         update hall.feed_state s set epoch = sequence_feed.epoch, head = sequence_feed.head, published_at = moment,
                 published_below = lower_edge
             where s.tenant = p_tenant;

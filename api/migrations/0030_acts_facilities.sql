@@ -879,7 +879,8 @@ begin
         'limit_expires_at', hall.iso(e.limit_expires_at),
         'institutions', (select coalesce(jsonb_agg(jsonb_build_object('institution_id', nullif(s.institution_id, '-'))
             || hall.amounts(s.pending_fen, s.committed_fen, s.drawn_fen, s.over_limit_fen, s.unbound_committed_fen,
-                s.unbound_drawn_fen) order by s.institution_id), '[]') from hall.exposure_share s where s.uscc = p_uscc),
+                s.unbound_drawn_fen) order by s.institution_id), '[]') from hall.exposure_share s
+            where s.uscc = p_uscc and (s.institution_id <> '-' or s.pending_fen > 0)),
         'reservations', (select coalesce(jsonb_agg(jsonb_build_object('fr_id', r.fr_id, 'round', r.round,
             'amount_fen', r.amount_fen, 'institution_id', r.institution_id, 'binds', r.binds, 'state', r.state,
             'made_at', hall.iso(r.made_at), 'resolved_at', hall.iso(r.resolved_at)) order by r.made_at, r.id), '[]')

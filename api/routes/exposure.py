@@ -31,7 +31,6 @@ class WantedCases(Page):
     "/enterprises/{uscc}/exposure",
     summary="An enterprise's exposure",
     response_model=facilities.Exposure,
-    response_model_exclude_none=True,
     responses=problems("not-found"),
 )
 async def read_exposure(

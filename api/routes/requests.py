@@ -126,9 +126,10 @@ async def draft_request(body: Draft, request: Request, caller: Intake) -> Respon
     "/financing-requests/{fr_id}/submit",
     response_model=Submitted,
     responses=problems(
-        "not-found", "stale-version", "illegal-transition", "consent-missing", "duplicate-request", "maintenance"
+        "not-found", "stale-version", "illegal-transition", "consent-missing", "duplicate-request", "quote-cap",
+        "validation", "engine-unavailable",
     ),
-)
+)  # fmt: skip
 async def submit_request(fr_id: FrId, body: Submission, request: Request, caller: Intake) -> Response:
     """Submit a draft: rules, score and limit follow at once (T2, T4, T6 or T5, T7)."""
     if (stored := await already(request, caller)) is not None:

@@ -1,7 +1,7 @@
 """Events to put into the feed, and a subscriber that keeps what it hears."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,31 @@ async def publish_all(owner: asyncpg.Connection, seconds: float = 20) -> Pass:
             if done.leads and not done.waiting:
                 return done
             await asyncio.sleep(0.01)
+
+
+async def value(owner: asyncpg.Connection, statement: str, *arguments: Any) -> Any:
+    """What a statement says that says one thing."""
+    return await owner.fetchval(statement, *arguments)
+
+
+async def until(is_so: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait until something is so.
+
+    Raises:
+        TimeoutError: it was not in time.
+    """
+    async with asyncio.timeout(seconds):
+        while not await is_so():  # noqa: ASYNC110  (what is waited for is in the database or in another process)
+            await asyncio.sleep(0.02)
+
+
+async def published(owner: asyncpg.Connection, count: int, seconds: float = 5) -> None:
+    """Wait until somebody else has published so many events."""
+
+    async def is_out() -> bool:
+        return await value(owner, "SELECT head FROM hall.feed_state") >= count
+
+    await until(is_out, seconds)
 
 
 async def feed_of(owner: asyncpg.Connection) -> list[asyncpg.Record]:
@@ -114,7 +139,7 @@ class Stream:
 
 
 @asynccontextmanager
-async def listening(client: Client, last_event_id: str | None = None, **query: Any) -> AsyncIterator[Stream]:
+async def listening(client: Client, last_event_id: str | None = None, **query: Any) -> AsyncGenerator[Stream]:
     """An open stream of a client; what it begins with is not yet read."""
     headers = client.headers | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     async with client.http.stream("GET", "/v1/hall/stream", params=query, headers=headers, timeout=60) as response:

@@ -1,20 +1,21 @@
 """Faults that halls of this kind have had, put into this one on purpose (reliability.md §2).
 
 A mutant is an edit of the database's functions, with the constraints that would still refuse its effect taken away:
-the question is whether the checkers see what passes then. Or it is another door, where the fault lies in how the service
-would use the database.
+the question is whether the checkers see what passes then. Or it is another door, where the fault lies in how the
+service would use the database.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import orjson
 from numpy.random import Generator
 
-from api.database import Connection, Pool
+from api.database import Connection, Pool, _prepared
 from tests.hall.doors import Answer, BySql, Racer, Unanswered, refusal
 
 
@@ -38,7 +39,7 @@ class Mutant:
         caught_by: checkers and invariants that must see it.
         edits: of functions.
         without: statements that take other defences away.
-        door: who calls; the usual one unless the fault is in it.
+        door: from the service's pool, the owner's address and the draws; the usual one unless the fault is in it.
     """
 
     name: str
@@ -47,17 +48,21 @@ class Mutant:
     caught_by: frozenset[str]
     edits: tuple[Edit, ...] = ()
     without: tuple[str, ...] = ()
-    door: Callable[[Pool, Pool, Generator], BySql] = lambda service, _owner, _draw: BySql(service)
+    door: Callable[[Pool, str, Generator], AbstractAsyncContextManager[BySql]] = lambda service, _owner, _draw: (
+        nullcontext(BySql(service))
+    )
 
 
 async def put_in(owner: Connection, mutant: Mutant) -> None:
     """Put the fault into the database."""
-    for edit in mutant.edits:
+    for edit in mutant.edits:  # one by one: two edits may be of one function
         source = await owner.fetchval(
             "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'hall'::regnamespace AND proname = $1",
             edit.function,
         )
-        assert source.count(edit.old) == 1, f"{mutant.name}: {edit.old!r} does not stand once in {edit.function}"
+        assert source and source.count(edit.old) == 1, (
+            f"{mutant.name}: {edit.old!r} does not stand once in {edit.function}"
+        )
         await owner.execute(source.replace(edit.old, edit.new))
     for statement in mutant.without:
         await owner.execute(statement)
@@ -72,6 +77,14 @@ class KeyAfterCommit(BySql):
     def __init__(self, owner: Pool, draw: Generator) -> None:
         super().__init__(owner)
         self._draw = draw
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, owner: str, draw: Generator) -> AsyncGenerator[Self]:
+        """On connections of the owner: the service's role may not write what this fault writes."""
+        session = {"search_path": "hall"}
+        async with asyncpg.create_pool(owner, min_size=8, max_size=12, init=_prepared, server_settings=session) as pool:
+            yield cls(pool, draw)
 
     async def once(self, racer: Racer, act: str, args: dict[str, Any], key: str) -> Answer:
         known = await self._pool.fetchrow(
@@ -105,6 +118,14 @@ class AnswerBeforeCommit(BySql):
         super().__init__(service)
         self._draw = draw
         self._after: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, service: Pool, draw: Generator) -> AsyncGenerator[Self]:
+        """All commits have followed when the block ends."""
+        door = cls(service, draw)
+        yield door
+        await asyncio.gather(*door._after)
 
     async def once(self, racer: Racer, act: str, args: dict[str, Any], key: str) -> Answer:
         connection = await self._pool.acquire()
@@ -184,14 +205,14 @@ MUTANTS = (
         "the key is written after the commit of what it is for",
         "contested",
         frozenset({"I20"}),
-        door=lambda _service, owner, draw: KeyAfterCommit(owner, draw),
+        door=lambda _service, owner, draw: KeyAfterCommit.on(owner, draw),
     ),
     Mutant(
         "M5",
         "the answer leaves before the commit",
         "contested",
         frozenset({"I18"}),
-        door=lambda service, _owner, draw: AnswerBeforeCommit(service, draw),
+        door=lambda service, _owner, draw: AnswerBeforeCommit.on(service, draw),
     ),
     Mutant(
         "M7",
@@ -226,7 +247,7 @@ MUTANTS = (
         "reads come from a stale cache",
         "contested",
         frozenset({"checker"}),
-        door=lambda service, _owner, _draw: StaleReads(service),
+        door=lambda service, _owner, _draw: nullcontext(StaleReads(service)),
     ),
 )
 """M6 is caught in test_feed.py, M13 in test_kills.py; docs/reliability.md says which are not tried."""

@@ -7,7 +7,7 @@ and asks anew, reads in between, and writes down what it saw (`tests.hall.histor
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -86,11 +86,10 @@ async def publishing(owner_url: str) -> AsyncGenerator[None]:
                 await asyncio.sleep(0.01)
 
         task = asyncio.create_task(publish())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 # -------------------------------------------------------------------------------------------------------- the race

@@ -11,7 +11,7 @@ import pytest
 
 from tests.hall import made
 from tests.hall.callers import Hall, serving
-from tests.hall.feeding import announce, broadcast, feed_of, publish_all
+from tests.hall.feeding import announce, broadcast, feed_of, publish_all, value
 
 Owner = asyncpg.Connection
 HERE, THERE = "350211", "350203"
@@ -25,7 +25,7 @@ async def hall(database: str, tmp_path: Path) -> AsyncIterator[Hall]:
 
 
 async def audience(owner: Owner, fr: str, n: int) -> list[int]:
-    return await owner.fetchval("SELECT hall.audience($1, $2)", fr, n)
+    return await value(owner, "SELECT hall.audience($1, $2)", fr, n)
 
 
 async def subscribe(owner: Owner, outlet_id: str, **wanted: Any) -> None:
@@ -114,7 +114,7 @@ async def test_s11_a_card_tells_nothing_that_names_the_enterprise_or_its_amount(
     await publish_all(owner)
     rows = [row for row in await feed_of(owner) if row["audience"]]
     assert {row["type"] for row in rows} == {"fin.request.broadcast.v1", "fin.round.taken.v1"}
-    card = await owner.fetchval("SELECT card::text FROM hall.round WHERE fr_id = $1", fr)
+    card = await value(owner, "SELECT card::text FROM hall.round WHERE fr_id = $1", fr)
     hidden = [*secret.values(), uscc, "123456789", "234567890", bank.institution, bank.outlet, bank.client]
     for text in [card, *(row["body"] for row in rows)]:
         assert [one for one in hidden if one in text or one in orjson.dumps(orjson.loads(text)).decode()] == []
@@ -153,7 +153,7 @@ async def test_a_subscription_names_every_broken_rule_and_no_other_outlet(hall: 
     assert {one["pointer"] for one in refused.json()["errors"]} == {"/purposes/1", "/schemes/0", "/amount_bands/0"}
     assert (await put(hall, mine, other.outlet, {}, If_None_Match="*")).status_code == 404
     assert (await mine.get(f"/v1/hall/subscriptions/{other.outlet}")).status_code == 404
-    assert await hall.owner.fetchval("SELECT count(*) FROM hall.subscription") == 0
+    assert await value(hall.owner, "SELECT count(*) FROM hall.subscription") == 0
 
 
 # ------------------------------------------------------------------------------------------------------------- receipts

@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import pytest
 from numpy.random import PCG64, Generator
 
 from api.database import Connection, pool_of
 from tests.hall import racing
-from tests.hall.doors import BySql
 from tests.hall.histories import Recorder, attempts
 from tests.hall.judging import Verdict, verdict
 from tests.hall.mutants import MUTANTS, Mutant, put_in
@@ -19,7 +18,7 @@ from tests.hall.mutants import MUTANTS, Mutant, put_in
 SECONDS = 60
 """Within which each mutant must be caught."""
 CONTROL_WAVES = 3
-NONE = Mutant("none", "nothing is wrong", "", frozenset())
+UNCHANGED = Mutant("none", "nothing is wrong", "", frozenset())
 
 
 async def contested(owner: Connection, race: racing.Race) -> None:
@@ -56,49 +55,51 @@ SCENARIOS: Mapping[str, Callable[[Connection, racing.Race], Awaitable[None]]] = 
 }
 
 
-async def hunted(
-    database: str, folder: Path, mutant: Mutant, scenario: str, seed: int, waves: int
-) -> tuple[Verdict, int]:
-    """Race wave after wave until a fault is seen, or the waves or a minute are over; the verdict, and how many waves."""
-    owner = await asyncpg.connect(database)
-    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
-    await put_in(owner, mutant)
+@dataclass(frozen=True)
+class Ground:
+    """Where a mutant is hunted: a database of its own, and a folder for what the racers saw."""
+
+    database: str
+    owner: Connection
+    folder: Path
+
+
+@pytest.fixture
+def ground(database: str, owner: Connection, tmp_path: Path) -> Ground:
+    return Ground(database, owner, tmp_path)
+
+
+async def hunted(ground: Ground, mutant: Mutant, scenario: str, seed: int, waves: int) -> Verdict:
+    """Race wave after wave until a fault is seen, or the waves or a minute are over."""
+    await ground.owner.execute(
+        "UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')"
+    )
+    await put_in(ground.owner, mutant)
     draw = Generator(PCG64(seed))
     ends = time.monotonic() + SECONDS
     written: list[Path] = []
     judged = Verdict()
     async with (
-        pool_of(database, least=8, most=12) as service,
-        asyncpg.create_pool(
-            database, min_size=0, max_size=12, server_settings={"search_path": "hall"}, init=_json
-        ) as as_owner,
-        racing.publishing(database),
+        pool_of(ground.database, least=8, most=12) as service,
+        mutant.door(service, ground.database, draw) as door,
+        racing.publishing(ground.database),
     ):
-        door = mutant.door(service, as_owner, draw) if mutant.name != "none" else BySql(service)
         while not judged.faults and len(written) < waves and time.monotonic() < ends:
-            written.append(folder / f"wave-{len(written)}.jsonl")
+            written.append(ground.folder / f"wave-{len(written)}.jsonl")
             with Recorder(written[-1]) as recorder:
-                await SCENARIOS[scenario](owner, racing.Race(door, recorder, draw))
-            await asyncio.sleep(0.01)
-            judged = await verdict(owner, attempts(*written))
-    await owner.close()
+                await SCENARIOS[scenario](ground.owner, racing.Race(door, recorder, draw))
+            judged = await verdict(ground.owner, attempts(*written))
     print(f"{mutant.name}, {mutant.fault}: seed {seed}, wave {len(written)}: {judged}")
-    return judged, len(written)
-
-
-async def _json(connection: Connection) -> None:
-    from api.database import _prepared
-
-    await _prepared(connection)
+    return judged
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.name)
-async def test_each_mutant_is_caught_by_what_should_see_it(database: str, tmp_path: Path, mutant: Mutant) -> None:
-    judged, _ = await hunted(database, tmp_path, mutant, mutant.race, seed=20260702, waves=10_000)
+async def test_each_mutant_is_caught_by_what_should_see_it(ground: Ground, mutant: Mutant) -> None:
+    judged = await hunted(ground, mutant, mutant.race, seed=20260702, waves=10_000)
     assert mutant.caught_by <= judged.faults.keys(), judged
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_where_nothing_is_wrong_nothing_is_found(database: str, tmp_path: Path, scenario: str) -> None:
-    judged, _ = await hunted(database, tmp_path, NONE, scenario, seed=20260702, waves=CONTROL_WAVES)
+async def test_where_nothing_is_wrong_nothing_is_found(ground: Ground, scenario: str) -> None:
+    judged = await hunted(ground, UNCHANGED, scenario, seed=20260702, waves=CONTROL_WAVES)
     assert not judged.faults, judged

@@ -9,7 +9,7 @@ import pytest
 
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
-from tests.hall.feeding import emit, publish_all
+from tests.hall.feeding import emit, publish_all, value
 
 POLL = "/v1/events/poll"
 
@@ -72,7 +72,7 @@ async def test_what_cannot_be_used_is_kept_with_its_code_and_not_sent_again(hall
     await told(hall, mine.institution, mine.institution)
     first = await poll(client)
     assert places(await poll(client, errors={ids(first)[0]: "unknown-type"})) == [2]
-    assert await hall.owner.fetchval("SELECT error FROM hall.event_ack WHERE sequence = 1") == "unknown-type"
+    assert await value(hall.owner, "SELECT error FROM hall.event_ack WHERE sequence = 1") == "unknown-type"
     assert (await client.post(POLL, {"errors": {ids(first)[1]: "Not a code"}})).status_code == 422
 
 

@@ -1,7 +1,7 @@
 """The place of events in the feed, and the gate (hall.md F1, V1, V2, V6; reliability.md I12, I13, M6)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -17,7 +17,7 @@ from api.sequencer import sequenced
 from api.service import running
 from api.settings import Settings
 from tests.hall import made
-from tests.hall.feeding import announce, emit, feed_of, publish_all
+from tests.hall.feeding import announce, emit, feed_of, publish_all, published, until, value
 
 Owner = asyncpg.Connection
 NAIVE = "SELECT no, subject FROM hall.event WHERE no > $1 ORDER BY no"
@@ -25,7 +25,7 @@ NAIVE = "SELECT no, subject FROM hall.event WHERE no > $1 ORDER BY no"
 
 
 @asynccontextmanager
-async def other(database: str) -> AsyncIterator[Owner]:
+async def other(database: str) -> AsyncGenerator[Owner]:
     connection = await asyncpg.connect(database)
     try:
         yield connection
@@ -96,7 +96,7 @@ async def test_v2_no_event_is_lost_or_placed_twice_while_many_write(owner: Owner
         done.set()
         _, _, seen = await asyncio.gather(*beside)
     rows = await feed_of(owner)
-    assert len(rows) == await owner.fetchval("SELECT count(*) FROM hall.event") > writers * each
+    assert len(rows) == await value(owner, "SELECT count(*) FROM hall.event") > writers * each
     assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
     assert seen == [row["sequence"] for row in rows], "a reader by place misses nothing and sees nothing out of turn"
     for number in range(writers):
@@ -133,18 +133,18 @@ async def test_only_one_leads_and_another_takes_over_when_it_is_gone(
     async with other(database) as stuck, running(Settings(home=tmp_path), database, "http://hall"):
         begun = stuck.transaction()
         await begun.start()
-        async with asyncio.timeout(5):
-            while not (await sequenced(stuck)).leads:
-                await asyncio.sleep(0.005)
+
+        async def leads() -> bool:
+            return (await sequenced(stuck)).leads
+
+        await until(leads)
         await emit(owner)
         await asyncio.sleep(0.5)
         assert await feed_of(owner) == []
         assert not (await sequenced(owner)).leads
         killed = asyncio.get_running_loop().time()
         await owner.execute("SELECT pg_terminate_backend($1)", stuck.get_server_pid())
-        async with asyncio.timeout(5):
-            while not await feed_of(owner):
-                await asyncio.sleep(0.02)
+        await published(owner, 1)
         assert asyncio.get_running_loop().time() - killed < 5
 
 
@@ -152,9 +152,7 @@ async def test_the_sequencer_goes_on_after_its_connection_broke(owner: Owner, da
     async with running(Settings(home=tmp_path), database, "http://hall"):
         for n in range(1, 3):
             await emit(owner)
-            async with asyncio.timeout(5):
-                while len(await feed_of(owner)) < n:
-                    await asyncio.sleep(0.02)
+            await published(owner, n)
             await owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -241,9 +239,9 @@ async def test_f1_the_gate_opens_so_long_after_the_card_is_published(owner: Owne
     shown = await round_of(owner, fr)
     assert shown["state"] == "open"
     assert shown["opens_at"] - shown["published_at"] == timedelta(milliseconds=2000)
-    minutes = await owner.fetchval("SELECT hall.setting('round_minutes')")
-    assert shown["closes_at"] == await owner.fetchval(
-        "SELECT hall.add_working_minutes($1, $2)", shown["opens_at"], minutes
+    minutes = await value(owner, "SELECT hall.setting('round_minutes')")
+    assert shown["closes_at"] == await value(
+        owner, "SELECT hall.add_working_minutes($1, $2)", shown["opens_at"], minutes
     )
     row, data = await card_event(owner, fr)
     assert row["audience"] == [bank.outlet_no]
@@ -264,7 +262,7 @@ async def test_f1_a_request_withdrawn_before_its_card_was_out_shows_it_to_nobody
     bank = await made.bank(owner)
     uscc = await made.enterprise(owner)
     fr = await announce(owner, [bank.outlet_no], uscc=uscc)
-    version = await owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", fr)
+    version = await value(owner, "SELECT version FROM hall.financing_request WHERE id = $1", fr)
     await made.act(owner, made.enterprise_actor(uscc), "withdraw_request", fr_id=fr, version=version, note="no")
     await publish_all(owner)
     row, data = await card_event(owner, fr)
@@ -318,11 +316,9 @@ async def test_v2_a_long_write_holds_the_feed_back_and_treats_nobody_unfairly(
                            product_id=bank.product, product_version=1)  # fmt: skip
         assert early.value.code == "gate-not-open"
         await begun.commit()
-        ended = await owner.fetchval("SELECT hall.hall_now()")
-        async with asyncio.timeout(10):
-            while service.hub.head < await owner.fetchval("SELECT count(*) FROM hall.event"):
-                await asyncio.sleep(0.01)
-        heard = await owner.fetchval("SELECT hall.hall_now()")
+        ended = await value(owner, "SELECT hall.hall_now()")
+        assert await service.hub.reached(await value(owner, "SELECT count(*) FROM hall.event"), 10)
+        heard = await value(owner, "SELECT hall.hall_now()")
     rows = (await feed_of(owner))[before:]
     assert rows[0]["subject"] == "slow/1"
     cards = [row["subject"] for row in rows if row["type"] == "fin.request.broadcast.v1"]
