@@ -40,7 +40,7 @@ _OPENED = Counter("jifen_streams_opened", "Streams that were opened", registry=R
 _CLOSED = Counter("jifen_streams_closed", "Streams that were closed", ["why"], registry=REGISTRY)
 _LIVE = Gauge("jifen_streams_live", "Streams that are open", registry=REGISTRY, multiprocess_mode="livesum")
 _HEAD = Gauge("jifen_feed_head", "Last place of the feed that this process has read", registry=REGISTRY,
-    multiprocess_mode="min")  # fmt: skip
+    multiprocess_mode="livemin")  # fmt: skip
 
 log = structlog.get_logger()
 
@@ -128,7 +128,7 @@ class Hub:
     """The newest rows of the feed, and all who wait for the next.
 
     Attributes:
-        epoch, head, oldest: see `feed.State`; head is the last row read here. Epoch 0: nothing was read yet.
+        epoch, head, oldest: see `feed.State`; head is the last row read here. Epoch 0: not all was read yet.
         positions: how far clients were handed the feed, to be kept: see `feed.keep_positions`.
         live: streams that are open.
     """
@@ -238,11 +238,12 @@ class Hub:
         async with asyncio.timeout(READ_SECONDS):
             state = await feed.state_of(connection, TENANT)
         if state.epoch != self.epoch or state.head < self.head:
-            # The first time, or all places given out before mean nothing any more.
+            # The first time, or all places given out before mean nothing any more. Nobody begins before all is read.
+            self.epoch = 0
             self.end_all("reset")
             self._ring.clear()
             self.head = max(0, state.head - RING)
-        self.epoch, self.oldest = state.epoch, state.oldest
+        self.oldest = state.oldest
         self._read_at = (state.now, time.monotonic())
         while self.head < state.head:
             async with asyncio.timeout(READ_SECONDS):
@@ -252,6 +253,7 @@ class Hub:
             self._take(Row(row["sequence"], frame_of(row), feed.keys_of(row, self._institutions)) for row in rows)
             async with self._advanced:
                 self._advanced.notify_all()
+        self.epoch = state.epoch
 
     def _take(self, rows: Iterable[Row]) -> None:
         for row in rows:

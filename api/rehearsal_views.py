@@ -143,14 +143,14 @@ async def _way(connection: Connection, fr_id: str) -> Text:
             coalesce(h.reason ->> 'code', h.reason ->> 'why') AS why, fa.ceiling_fen, fa.drawn_fen,
             extract(epoch FROM h.decided_at - c.claimed_at) AS since_claim,
             extract(epoch FROM c.claimed_at - r.published_at) AS since_card
-        FROM hall.history h
+        FROM hall.history h JOIN hall.event e ON e.id = h.event_id
             LEFT JOIN hall.claim c ON h.machine = 'claim' AND c.id = h.subject_id
             LEFT JOIN hall.round r ON r.fr_id = c.fr_id AND r.n = c.round
             LEFT JOIN hall.institution i ON i.id = c.institution_id
             LEFT JOIN hall.offer o ON o.claim_id = c.id
             LEFT JOIN hall.facility fa ON fa.fr_id = $1
         WHERE (h.machine = 'request' AND h.subject_id = $1) OR c.fr_id = $1
-        ORDER BY h.decided_at, h.machine DESC, h.seq
+        ORDER BY e.no
         """,
         fr_id,
     )

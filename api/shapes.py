@@ -25,6 +25,7 @@ Code = Annotated[
     AfterValidator(_registered),
 ]
 Fen = Annotated[int, Field(strict=True, ge=0, le=10**15, description="whole fen (0.01 CNY)")]
+Amount = Annotated[int, Field(strict=True, gt=0, le=10**15, description="whole fen (0.01 CNY), more than none")]
 BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000, description="basis points")]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 District = Annotated[str, Field(pattern=r"^[0-9]{6}$", description="district, GB/T 2260")]

@@ -83,6 +83,8 @@ class Stream(Response):
         self._hub.open(subscriber)
         gone = asyncio.ensure_future(_gone(receive, subscriber))
         try:
+            # Before the answer begins, so that a database out of reach is a problem and not half a stream.
+            has_begun = await self._begun()
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
             async def write(data: bytes, *, more: bool = True) -> None:
@@ -94,7 +96,10 @@ class Stream(Response):
                 finally:
                     subscriber.writing = None
 
-            await self._followed(write)
+            if has_begun:
+                await self._followed(write)
+            else:
+                subscriber.end("reset")
             if subscriber.ending != "gone":
                 await write(self._farewell(), more=False)
         except (Lagged, OSError):
@@ -105,9 +110,6 @@ class Stream(Response):
 
     async def _followed(self, write: Write) -> None:
         subscriber = self._subscriber
-        if not await self._begun():
-            subscriber.end("reset")
-            return
         await write(self._hello())
         await self._caught_up(write)
         while subscriber.ending is None:
@@ -182,7 +184,7 @@ class Stream(Response):
         """The last frame says why; a subscriber without a good place is told where to begin again."""
         why = self._subscriber.ending or "bye"
         if why == "reset":
-            return _frame(why, {"snapshot": SNAPSHOT, "epoch": str(self._hub.epoch)})
+            return _frame(why, {"snapshot": SNAPSHOT})
         # Unequal pauses, so that all who were here do not come back at once.
         retry = RETRY_MS + secrets.randbelow(RETRY_MS) if why == "bye" else RETRY_MS
         return b"retry: %d\n%b%b" % (retry, self._id(), _frame(why, {}))

@@ -26,7 +26,8 @@ def test_a_decision_names_the_check_that_holds_it_and_the_check_exists(page: Pat
     assert named, "no check: only a wish"
     for file, test in named:
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
+        tests = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        assert test in tests, f"{file}::{test}"
 
 
 def test_each_chinese_term_has_one_english_name_and_the_other_way_round() -> None:

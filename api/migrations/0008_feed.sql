@@ -95,15 +95,23 @@ begin
                 'actor', e.actor_role, 'data', told)::text);
 end $$;
 
+create function hall.follows_unpublished(p_transaction xid8) returns boolean language sql volatile as $$
+    -- Whether another transaction's event comes before one of this transaction's, of the same subject, and is not told yet.
+    select exists (
+        select 1 from hall.event e join hall.event before on before.subject = e.subject
+            and before.subject_sequence = e.subject_sequence - 1 and before.transaction_id <> e.transaction_id
+        where e.transaction_id = p_transaction and not exists (select 1 from hall.feed f where f.event_id = before.id))
+$$;
+
 create function hall.sequence_feed(
     p_tenant text, p_limit integer,
     out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
 -- One pass of the sequencer: publishes about p_limit events (a transaction's events stay together), if no other process
 -- is at it. Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with
--- a lower place (V2). Among them transactions go by their last event: who waited for another's lock wrote after it, though
--- its transaction id may be the lower one. `waiting`: events are left, for the next pass or for a transaction that is
--- still running.
+-- a lower place (V2). Among them transactions go by their last event, since who waited for another's lock wrote after it
+-- though its transaction id may be the lower one; and who wrote after one that is not below the xmin yet waits with it
+-- (V4). `waiting`: events are left, for the next pass or for a transaction that is still running.
 declare
     standing record;
     lower_edge xid8;
@@ -111,6 +119,7 @@ declare
     moment timestamptz;
     told hall.event;
     latest xid8;
+    waits boolean := false;
 begin
     published := 0;
     leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
@@ -139,9 +148,13 @@ begin
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
                 and (e.transaction_id < upper_edge or upper_edge is null)
             order by max(e.no) over (partition by e.transaction_id), e.no loop
-        exit when told.transaction_id <> latest and upper_edge is not null and published + (select count(*)
-            from hall.event e where e.tenant = p_tenant and e.transaction_id = told.transaction_id) > p_limit;
-        latest := told.transaction_id;
+        if told.transaction_id is distinct from latest then
+            exit when published > 0 and upper_edge is not null and published + (select count(*)
+                from hall.event e where e.tenant = p_tenant and e.transaction_id = told.transaction_id) > p_limit;
+            latest := told.transaction_id;
+            waits := hall.follows_unpublished(latest);
+        end if;
+        continue when waits;
         head := head + 1;
         published := published + 1;
         perform hall.append_to_feed(told, head, epoch, moment);

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from api import access
 from api.calls import Caller, act, allowed, answer, found
 from api.problems import Problem, problems
-from api.routes.requests import Closed, Fen, FrId, Moved, Version
+from api.routes.requests import FrId, Moved, Version
+from api.shapes import Amount, Closed, Fen
 
 router = APIRouter(prefix="/v1", tags=["claims"])
 
@@ -46,13 +47,13 @@ class Fee(Closed):
     """One fee of an offer, in full."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    amount_fen: Annotated[int, Field(strict=True, ge=0, le=10**15)]
+    amount_fen: Fen
 
 
 class NewOffer(Closed):
     """The offer: all that the enterprise compares, every fee included. It cannot be changed once made."""
 
-    amount_fen: Fen
+    amount_fen: Amount
     rate_basis: Literal["LPR1Y", "LPR5Y", "fixed"]
     basis_bp: Annotated[int, Field(strict=True, ge=0, le=10_000, description="the basis rate of the day, per year")]
     spread_bp: BasisPoints

@@ -3,25 +3,18 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api import access, quotes
 from api.calls import Caller, act, allowed, already, answer, found
 from api.problems import problems
+from api.shapes import Amount, Closed, Code
 
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
-Fen = Annotated[int, Field(strict=True, gt=0, le=10**15, description="whole fen (0.01 CNY)")]
 Version = Annotated[int, Field(strict=True, ge=1, description="as last seen; another answers stale-version")]
 Note = Annotated[str, Field(min_length=1, max_length=2000)]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
-Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{18}$", description="统一社会信用代码")]
-
-
-class Closed(BaseModel):
-    """A body that refuses members nobody reads."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Draft(Closed):
@@ -29,7 +22,7 @@ class Draft(Closed):
 
     uscc: Code
     scheme: Annotated[str, Field(max_length=64, description="a scheme of the hall's policy, such as torch-points")]
-    amount_fen: Fen
+    amount_fen: Amount
     term_months: Annotated[int, Field(strict=True, ge=1, le=120)]
     purpose: Annotated[str, Field(max_length=64)]
     channel: Annotated[str, Field(max_length=64)]
@@ -48,8 +41,8 @@ class Broadcast(Closed):
     """Confirms the amount and sends the card out. Up to three products or institutions wished for see it first."""
 
     version: Version
-    amount_fen: Fen
-    wishes: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=3)] = []
+    amount_fen: Amount
+    wishes: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=3)
 
 
 class Withdrawal(Closed):

@@ -78,7 +78,7 @@ def enterprise_actor(uscc: str) -> dict[str, Any]:
     return actor("enterprise", f"client-{uscc}", uscc=uscc)
 
 
-async def act(connection: Connection, who: dict[str, Any], name: str, *, key: str | None = None, **args: Any) -> Any:
+async def act(connection: Any, who: dict[str, Any], name: str, *, key: str | None = None, **args: Any) -> Any:
     """Do `hall.act_<name>` through `hall.once`, as the service does, and return its body.
 
     Raises:

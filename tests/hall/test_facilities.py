@@ -21,7 +21,7 @@ async def hall(database: str, home: Path) -> AsyncIterator[Hall]:
 
 
 @pytest.fixture
-async def today(hall: Hall) -> date:
+async def today(hall: Hall) -> Any:
     return await hall.owner.fetchval("SELECT hall.today()")
 
 
@@ -33,7 +33,7 @@ def code(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json().get("type", "").removeprefix("/problems/")
 
 
-async def state(hall: Hall, fr: str) -> str:
+async def state(hall: Hall, fr: str) -> Any:
     return await hall.owner.fetchval("SELECT state FROM hall.financing_request WHERE id = $1", fr)
 
 

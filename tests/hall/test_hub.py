@@ -214,8 +214,11 @@ async def test_an_outlet_opened_while_the_stream_is_open_counts_at_once(hall: Ha
     ("subscribers", "events"), [(10, 400), pytest.param(50, 4000, marks=pytest.mark.soak)]
 )  # about 2,000 deliveries; the long form 100,000
 async def test_i21_subscribers_who_come_and_go_get_each_of_their_events_once_and_in_order(
-    hall: Hall, subscribers: int, events: int
+    hall: Hall, subscribers: int, events: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Little is kept in memory, so that who comes back reads the table and then what is kept."""
+    monkeypatch.setattr("api.hub.RING", 30)
+    monkeypatch.setattr("api.streaming.PAGE", 7)
     banks = [await bank_of(hall) for _ in range(subscribers)]
     rng = np.random.default_rng(20261123)
     done = asyncio.Event()

@@ -16,9 +16,7 @@ FAULTS: dict[str, Sequence[str]] = {
     "I1": ("ALTER TABLE hall.claim DROP CONSTRAINT one_winner_a_slot", "CALL copied_claim(0)"),
     "I2": ("UPDATE hall.round SET taken = 0",),
     "I3": ("UPDATE hall.round SET opens_at = hall.hall_now()",),
-    "I4": (
-        "INSERT INTO hall.fenced_write (claim_id, fence, act, at) SELECT id, fence + 1, 'x', claimed_at FROM hall.claim",
-    ),
+    "I4": ("INSERT INTO hall.fenced_write (claim_id, fence, act, at) SELECT id, 9, 'x', claimed_at FROM hall.claim",),
     "I5": ("DELETE FROM hall.hall_case",),
     "I6": ("UPDATE hall.exposure SET unbound_drawn_fen = 7",),
     "I7": ("UPDATE hall.exposure_share SET drawn_fen = drawn_fen - 1 WHERE drawn_fen > 0",),
@@ -33,7 +31,7 @@ FAULTS: dict[str, Sequence[str]] = {
     "I13": ("INSERT INTO hall.clock_offset VALUES ('default', interval '6 s')",),
     "I14": ("UPDATE hall.claim SET hold_cap = 0",),
     "I15": ("INSERT INTO hall.clock_offset VALUES ('default', interval '900 days')",),
-    "I16": ("UPDATE hall.claim SET state = 'lapsed', round = 0", "CALL copied_claim(1)"),
+    "I16": ("UPDATE hall.claim SET state = 'lapsed', deadline = NULL, ended_at = claimed_at", "CALL copied_claim(1)"),
     "I17": (
         """
         INSERT INTO hall.access_log (at, client_id, institution_id, uscc, what, purpose, consent_id)

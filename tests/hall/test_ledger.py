@@ -58,13 +58,14 @@ async def report(owner: Any, bank: made.Bank, name: str, facility: str, amount: 
 class LedgerMachine(RuleBasedStateMachine):
     """Any order of quotes, claims, signings, drawdowns, repayments and corrections of one enterprise at three banks."""
 
+    database: str
     facilities = Bundle("facilities")
     claims = Bundle("claims")
 
-    def __init__(self, database: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.owner: Any = self.does(asyncpg.connect(database))
+        self.owner: Any = self.does(asyncpg.connect(self.database))
         self.banks = [self.does(made.bank(self.owner)) for _ in range(3)]
         self.uscc = ""
         self.oracle = Ledger(0)
@@ -194,9 +195,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def test_l1_to_l8_the_ledger_agrees_with_plain_arithmetic(database: str) -> None:
     examples = max(6, (settings.default or settings()).max_examples // 4)
-    run_state_machine_as_test(
-        lambda: LedgerMachine(database), settings=settings(max_examples=examples, stateful_step_count=20)
-    )
+    machine = type("Machine", (LedgerMachine,), {"database": database})
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=20))
 
 
 # --------------------------------------------------------------------------------------------------- many hands at once

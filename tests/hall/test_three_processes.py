@@ -1,0 +1,203 @@
+"""Three `jifen serve` on one database, as behind a balancer: any of them will do, and one may go at any time."""
+
+import asyncio
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import httpx2
+import pytest
+
+from api.invariants import violated
+from api.migrating import prepare
+from api.programs import found_programs
+from api.settings import Settings
+from tests.hall import made, racing
+from tests.hall.callers import Client
+from tests.hall.doors import PATIENCE, Answer, ByHttp, Racer
+from tests.hall.feeding import Stream, listening, publish_all
+from tests.hall.keys import signer
+from tests.hall.processes import Serving
+
+ISSUER = "https://hall.example"
+BANKS = 12
+
+
+@dataclass
+class Three:
+    """Three programs that serve one database."""
+
+    programs: list[Serving]
+    owner: asyncpg.Connection
+    everything: AsyncExitStack
+
+    async def http(self, place: int) -> httpx2.AsyncClient:
+        """A client of one of them."""
+        return await self.everything.enter_async_context(
+            httpx2.AsyncClient(base_url=self.programs[place].address, timeout=60)
+        )
+
+    async def client(self, racer: Racer, place: int) -> Client:
+        """A bank's program that calls one of them."""
+        return Client(racer.who, await self.http(place), {"Authorization": f"Bearer {racer.token}"})
+
+    def doors(self) -> list[ByHttp]:
+        """A door to each."""
+        doors = [ByHttp(one.address) for one in self.programs]
+        for door in doors:
+            self.everything.callback(door.close)
+        return doors
+
+
+@pytest.fixture
+async def three(database: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Three]:
+    monkeypatch.setenv("JIFEN_ISSUER", ISSUER)
+    monkeypatch.setenv("JIFEN_PROCESSES", "3")
+    owner = await asyncpg.connect(database)
+    programs = [Serving(database, home) for _ in range(3)]
+    with ExitStack() as running, ThreadPoolExecutor(3) as threads:
+        for one in programs:
+            running.push(one)
+        await asyncio.gather(*(asyncio.get_running_loop().run_in_executor(threads, one.__enter__) for one in programs))
+        async with AsyncExitStack() as everything:
+            yield Three(programs, owner, everything)
+    await owner.close()
+
+
+def wanted(bank: made.Bank, round_no: int = 1) -> dict[str, object]:
+    return {"round": round_no, "outlet_id": bank.outlet, "product_id": f"{bank.product}@1", "card_version": 5}
+
+
+async def settled(door: ByHttp, racer: Racer, fr: str, key: str) -> Answer:
+    """The answer of a grab whose key may be under way at another process."""
+    while True:
+        answer = await door.grab(racer, fr, wanted(racer.bank), key, PATIENCE)
+        if answer.code != "idempotency-in-flight":
+            return answer
+        await asyncio.sleep(0.02)
+
+
+async def test_a_token_of_one_process_works_at_the_others_and_a_race_across_them_has_one_winner(three: Three) -> None:
+    bank = await signer(three.owner, ISSUER)
+    https = [await three.http(place) for place in range(3)]
+    headers = {"Authorization": f"Bearer {await bank.token(https[0])}"}
+    # Without the scope, but known: a token that is not known is a 401.
+    assert [(await one.get("/v1/institutions", headers=headers)).status_code for one in https] == [403, 403, 403]
+
+    banks = await racing.racers(three.owner, BANKS)
+    frs = await racing.requests(three.owner, 4)
+    doors = three.doors()
+    for fr in frs:
+        keys = {one.who: secrets.token_hex(8) for one in banks}
+        # Every bank sends its one key to all three at once.
+        answers = await asyncio.gather(*(settled(door, one, fr, keys[one.who]) for one in banks for door in doors))
+        by_bank = [answers[place : place + 3] for place in range(0, len(answers), 3)]
+        assert all(len(set(same)) == 1 for same in by_bank), "all answers of one key are byte for byte the same"
+        codes = sorted(same[0].code for same in by_bank)
+        assert codes == ["", *["grab-lost"] * (BANKS - 1)]
+        winner = next(same[0].json["claim_id"] for same in by_bank if same[0].status == 201)
+        assert await three.owner.fetch("SELECT id FROM hall.claim WHERE fr_id = $1", fr) == [(winner,)]
+    assert not any((await violated(three.owner)).values())
+
+
+async def test_v4_v11_a_stream_hears_of_claims_elsewhere_and_goes_on_at_another_process_without_loss(
+    three: Three,
+) -> None:
+    banks = await racing.racers(three.owner, 2)
+    frs = await racing.requests(three.owner, 6)
+    hearer, racer = banks
+    first, second, third = three.doors()
+    async with listening(await three.client(hearer, 0)) as stream:
+        assert (await stream.next()).event == "hello"
+        assert (await second.grab(racer, frs[0], wanted(racer.bank), "key-0", PATIENCE)).status == 201
+        while (await stream.next()).data.get("subject") != f"fr/{frs[0]}":
+            pass
+        assert stream.heard[-1].event in ("fin.request.broadcast.v1", "fin.round.taken.v1")
+        assert (await first.grab(racer, frs[1], wanted(racer.bank), "key-1", PATIENCE)).status == 201
+        began = time.monotonic()
+        ended = asyncio.create_task(asyncio.to_thread(three.programs[0].__exit__))
+        while (await stream.next()).event != "bye":
+            pass
+        await ended
+        assert time.monotonic() - began < 3
+        last = stream.heard[-1].id
+    for n, (door, fr) in enumerate(zip((second, third, second, third), frs[2:], strict=True)):
+        assert (await door.grab(racer, fr, wanted(racer.bank), f"key-{n + 2}", PATIENCE)).status == 201
+    async with listening(await three.client(hearer, 2), last) as resumed:
+        await resumed.next()
+        await heard_all(three.owner, hearer, stream, resumed)
+
+
+async def heard_all(owner: asyncpg.Connection, hearer: Racer, stream: Stream, resumed: Stream) -> None:
+    """Both streams together had all that the outlet may have since the first began, once and in order."""
+    await publish_all(owner)
+    hello = stream.heard[0]
+    assert hello.event == "hello"
+    due = [
+        row["sequence"]
+        for row in await owner.fetch(
+            "SELECT sequence FROM hall.feed WHERE (audience @> ARRAY[$1::integer] OR institution_id = $2) "
+            "AND sequence > $3 ORDER BY sequence",
+            hearer.bank.outlet_no, hearer.bank.institution, hello.sequence,
+        )
+    ]  # fmt: skip
+    assert len(due) >= 6
+    while resumed.heard[-1].sequence < due[-1]:
+        await resumed.next()
+    events = [one for one in [*stream.heard, *resumed.heard] if one.event.startswith("fin.")]
+    assert [one.sequence for one in events] == due
+    assert [one.prev for one in events] == [hello.prev, *due[:-1]]
+
+
+async def test_a_copy_from_a_dump_holds_every_row_and_invariant_and_takes_claims(
+    database: str, empty_database: str, tmp_path: Path
+) -> None:
+    owner = await asyncpg.connect(database)
+    banks = [await made.bank(owner) for _ in range(2)]
+    uscc = await made.enterprise(owner, limit_fen=10**9)
+    line = await made.facility(owner, uscc, banks[0])
+    assert line
+    open_fr = await made.request(owner, uscc, amount_fen=1_000_000, quote_fen=1_000_000, purpose="later")
+    done = await publish_all(owner)
+
+    dump = tmp_path / "hall.dump"
+    ran("pg_dump", "--format=custom", f"--file={dump}", database)
+    ran("pg_restore", "--no-owner", "--exit-on-error", f"--dbname={empty_database}", dump)
+
+    copy = await asyncpg.connect(empty_database)
+    assert await counts(copy) == await counts(owner)
+    assert await prepare(empty_database) == []
+    assert not any((await violated(copy)).values())
+    begun = await copy.fetchval("SELECT hall.begin_epoch('default')")
+    assert begun == (done.epoch or 0) + 1
+    args = wanted(banks[1]) | {"fr_id": open_fr, "product_id": banks[1].product, "product_version": 1}
+    assert (await made.act(copy, banks[1].actor, "grab", **args))["fr_id"] == open_fr
+    later = await publish_all(copy)
+    assert (later.epoch, (later.head or 0) > (done.head or 0)) == (begun, True)
+    assert not any((await violated(copy)).values())
+    await copy.close()
+    await owner.close()
+
+
+def ran(program: str, *words: str | Path) -> None:
+    """One of PostgreSQL's own programs; the address, which holds a password, is handed over where it was named."""
+    folder = found_programs(Settings().postgres_bin).folder
+    known = [str(word) for word in words]
+    subprocess.run([folder / program, *known], check=True, env=os.environ | {"PGCONNECT_TIMEOUT": "10"})
+
+
+async def counts(connection: asyncpg.Connection) -> dict[str, int]:
+    """Rows of every table of the hall."""
+    names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hall' ORDER BY 1")
+    assert len(names) > 20
+    return {
+        row["tablename"]: await connection.fetchval(f"SELECT count(*) FROM hall.{row['tablename']}")  # noqa: S608
+        for row in names
+    }
