@@ -118,6 +118,7 @@ async def act(request: Request, caller: Caller, name: str, args: Mapping[str, ob
     """
     row = await _persistently(request, _ONCE, (*_keyed(request, caller), name, caller.actor(), dict(args),
         language_of(request.headers.get("accept-language", "")), trace_of(request)))  # fmt: skip
+    request.app.state.service.acted.set()
     return _stored(row["status"], row["body"], replayed=row["replayed"])
 
 
@@ -144,7 +145,11 @@ def _keyed(request: Request, caller: Caller) -> tuple[str, str, str, str, bytes]
     if len(keys) != 1 or not KEY.fullmatch(keys[0]):
         raise Problem("idempotency-key-missing")
     asked = [request.scope["state"]["body"], dict(sorted(request.path_params.items()))]
-    fingerprint = sha256(rfc8785.dumps(asked)).digest()
+    try:
+        fingerprint = sha256(rfc8785.dumps(asked)).digest()
+    except rfc8785.CanonicalizationError:
+        # A whole number beyond 2**53 that no rule of the body bounds: I-JSON has none (RFC 7493 §2.2).
+        raise Problem("malformed-json", detail="a number is out of bounds") from None
     return caller.client_id, request.method, request.scope["route"].path, keys[0], fingerprint
 
 

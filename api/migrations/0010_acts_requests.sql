@@ -267,7 +267,7 @@ begin
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'quoted');
-    if fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": true}'); end if;
+    if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
     if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-revoked'); end if;
     select jsonb_agg(jsonb_build_object('pointer', '/wishes/' || (i - 1), 'rule', 'names an institution or a product'))
         into unknown from unnest(named) with ordinality as wish (named_id, i)
@@ -275,7 +275,9 @@ begin
             and not exists (select 1 from hall.product where id = wish.named_id and approved_at is not null);
     if unknown is not null then perform hall.refuse('validation', jsonb_build_object('errors', unknown)); end if;
     if fr.quote_binds then
-        if at >= fr.quote_expires_at then perform hall.refuse('illegal-transition', '{"quote": "expired"}'); end if;
+        if at >= fr.quote_expires_at then
+            perform hall.refuse('quote-expired', jsonb_build_object('quote_expires_at', hall.iso(fr.quote_expires_at)));
+        end if;
         if amount > least(fr.quote_fen, hall.available(fr.uscc)) then
             perform hall.refuse('over-limit', jsonb_build_object('quote_fen', fr.quote_fen,
                 'available_fen', hall.available(fr.uscc)));

@@ -84,6 +84,10 @@ begin
     if not found then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/product_id", "rule": "a product in force of yours"}]}');
     end if;
+    if p_args ->> 'officer_id' is not null and not exists (
+            select 1 from hall.officer where id = p_args ->> 'officer_id' and outlet_id = place.id and not is_gone) then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/officer_id", "rule": "an officer of the outlet"}]}');
+    end if;
     if exists (select 1 from hall.claim where fr_id = shown.fr_id and institution_id = inst and state in ('lapsed', 'released')
             and round = (select max(n) from hall.round where fr_id = shown.fr_id and n < shown.n)) then
         perform hall.refuse('cool-down', jsonb_build_object('round', shown.n));  -- H5
@@ -138,7 +142,7 @@ begin
         perform hall.refuse('stale-fence', jsonb_build_object('fence', mine.fence, 'state', mine.state));
     end if;
     if (select is_suspended from hall.financing_request where id = mine.fr_id) then
-        perform hall.refuse('illegal-transition', '{"suspended": true}');
+        perform hall.refuse('request-suspended');
     end if;
     insert into hall.fenced_write (claim_id, fence, act, at) values (mine.id, p_fence, p_act, p_at);
 end $$;
@@ -191,8 +195,9 @@ begin
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
     select * into strict c from hall.claim where id = c.id for update;
     at := hall.hall_now();
-    if c.state <> 'contacted' or c.extensions > 0 or at >= c.deadline then
-        perform hall.refuse('illegal-transition', jsonb_build_object('state', c.state, 'extensions', c.extensions));
+    if c.extensions > 0 then perform hall.refuse('extension-used'); end if;
+    if c.state <> 'contacted' or at >= c.deadline then
+        perform hall.refuse('illegal-transition', jsonb_build_object('state', c.state));
     end if;
     update hall.claim set extensions = 1, deadline = due, deadline_from = c.deadline,
             deadline_minutes = hall.setting('offer_extension_minutes'), deadline_is_provisional = not hall.calendar_knows(due)
@@ -270,6 +275,7 @@ begin
         wrong := wrong || jsonb_build_object('pointer', '/amount_fen', 'rule', 'within the product claimed with',
             'min_fen', goods.min_fen, 'max_fen', goods.max_fen);
     end if;
+    if fees_fen > amount then wrong := wrong || '{"pointer": "/fees", "rule": "together not above the amount"}'::jsonb; end if;
     if rate < 0 then wrong := wrong || '{"pointer": "/spread_bp", "rule": "basis and spread together are not below 0"}'::jsonb; end if;
     if fr.quote_binds and amount > fr.amount_fen then
         wrong := wrong || '{"pointer": "/amount_fen", "rule": "not above the amount asked where the quote binds"}'::jsonb;
@@ -327,7 +333,7 @@ begin
     end if;
     perform hall.expect_state(c.state, 'offered');
     perform hall.expect_state(fr.state, 'offered');
-    if fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": true}'); end if;
+    if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
     perform hall.end_claims(fr.id, 'K4', 'superseded', me, at, jsonb_build_object('offer_id', taken.id), c.id);
     perform hall.move_claim(c.id, 'K4', 'accepted', me, at, jsonb_build_object('offer_id', taken.id),
         p_working_minutes => hall.setting('signing_minutes'));

@@ -86,8 +86,10 @@ begin
 end $$;
 
 create function hall.offer_view(p_actor jsonb, p_id text) returns jsonb language sql stable as $$
-    select hall.offer_body(o) from hall.offer o join hall.financing_request f on f.id = o.fr_id
-    where o.id = p_id and (o.institution_id = p_actor ->> 'institution' or hall.acts_for(p_actor, f.uscc))
+    select hall.offer_body(o) from hall.offer o
+        join hall.financing_request f on f.id = o.fr_id join hall.claim c on c.id = o.claim_id
+    where o.id = p_id and (hall.acts_for(p_actor, f.uscc)
+        or o.institution_id = p_actor ->> 'institution' and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id))
 $$;
 
 create function hall.offers_view(p_actor jsonb, p_fr text) returns jsonb language sql stable as $$

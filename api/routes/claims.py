@@ -26,7 +26,7 @@ class Grab(Closed):
     round: Annotated[int, Field(strict=True, ge=0, le=100)]
     outlet_id: Annotated[str, Field(max_length=64)]
     product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}@[1-9][0-9]{0,5}$", description="pr_…@version")]
-    card_version: Annotated[int, Field(strict=True, ge=1)]
+    card_version: Version
     officer_id: Annotated[str, Field(max_length=64)] | None = None
 
 
@@ -101,7 +101,7 @@ def fence_of(claim_fence: Annotated[int | None, Header(ge=1, le=2**62)] = None) 
 
 
 Fence = Annotated[int, Depends(fence_of)]
-FENCED = ("not-found", "stale-fence", "illegal-transition", "precondition-required")
+FENCED = ("not-found", "stale-fence", "illegal-transition", "precondition-required", "request-suspended")
 
 
 @router.post(
@@ -151,7 +151,9 @@ async def reject_claim(claim_id: ClaimId, body: GiveUp, request: Request, caller
 
 
 @router.post(
-    "/claims/{claim_id}/extension", response_model=Claimed, responses=problems("not-found", "illegal-transition")
+    "/claims/{claim_id}/extension",
+    response_model=Claimed,
+    responses=problems("not-found", "illegal-transition", "extension-used"),
 )
 async def agree_extension(claim_id: ClaimId, request: Request, caller: Owner) -> Response:
     """The enterprise agrees to one extension of the time for an offer (H3)."""
@@ -209,7 +211,13 @@ async def compare_offers(fr_id: FrId, request: Request, caller: Owner) -> Respon
     "/offers/{offer_id}/accept",
     response_model=Moved,
     responses=problems(
-        "not-found", "stale-version", "hash-mismatch", "offer-expired", "illegal-transition", "over-limit"
+        "not-found",
+        "stale-version",
+        "hash-mismatch",
+        "offer-expired",
+        "illegal-transition",
+        "over-limit",
+        "request-suspended",
     ),
 )
 async def accept_offer(offer_id: OfferId, body: Acceptance, request: Request, caller: Acceptor) -> Response:

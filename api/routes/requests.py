@@ -12,7 +12,7 @@ from api.shapes import Amount, Closed, Code
 
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
-Version = Annotated[int, Field(strict=True, ge=1, description="as last seen; another answers stale-version")]
+Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1, description="as last seen; another answers stale-version")]
 Note = Annotated[str, Field(min_length=1, max_length=2000)]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
 
@@ -156,9 +156,10 @@ async def submit_request(fr_id: FrId, body: Submission, request: Request, caller
     "/financing-requests/{fr_id}/broadcast",
     response_model=Moved,
     responses=problems(
-        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation"
+        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation",
+        "quote-expired", "request-suspended",
     ),
-)
+)  # fmt: skip
 async def broadcast_request(fr_id: FrId, body: Broadcast, request: Request, caller: Owner) -> Response:
     """Confirm the amount and broadcast the card (T8)."""
     return await act(request, caller, "broadcast_request", body.model_dump() | {"fr_id": fr_id})

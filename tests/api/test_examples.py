@@ -109,11 +109,11 @@ def test_the_example_of_the_importer_runs_on_the_real_invoices(
     assert "enterprises: 425 rows" in done(tmp_path / "home", *words)
 
 
-def test_the_example_of_the_demonstration_prints_its_table_and_ends_by_itself_without_a_terminal(
+def test_the_example_of_the_demonstration_prints_its_table_and_ends_there_if_it_shall_not_serve(
     workshop: Ground, tmp_path: Path
 ) -> None:
     (example,) = [one for one in EXAMPLES if "demo" in one]
-    said = done(tmp_path, *substituted(example, workshop))
+    said = done(tmp_path, *substituted(example, workshop), "--no-serve")
     assert "参考额度 Reference limits, not offers" in said
     assert "等级 Grade" in said
     assert "same bytes" in said

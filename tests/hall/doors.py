@@ -4,6 +4,8 @@ The HTTP client is raw HTTP/1.1 over asyncio: on a machine of two processors a c
 """
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -19,10 +21,11 @@ PATIENCE = 30.0
 
 
 class Answer(NamedTuple):
-    """What came back: a status and a body; `code` is the problem's, empty for success."""
+    """What came back; `code` is the problem's, empty for success."""
 
     status: int
     body: bytes
+    is_replayed: bool = False
 
     @property
     def code(self) -> str:
@@ -134,7 +137,8 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
     fields = dict(line.split(": ", 1) for line in head[1:] if line)
     body = await reader.readexactly(int(fields["content-length"]))
-    return Answer(int(head[0].split(" ")[1]), body), fields.get("connection") != "close"
+    answer = Answer(int(head[0].split(" ")[1]), body, fields.get("idempotent-replayed") == "true")
+    return answer, fields.get("connection") != "close"
 
 
 # ---------------------------------------------------------------------------------------------------------- by SQL
@@ -165,20 +169,35 @@ class BySql:
         return await self.once(racer, name, told[act] | {"claim_id": claim, "fence": fence}, key)
 
     async def read(self, racer: Racer, fr: str) -> Answer:
-        seen = await self._pool.fetchval("SELECT hall.request_view($1, $2)", racer.bank.actor, fr)
+        with _connection_held():
+            seen = await self._pool.fetchval("SELECT hall.request_view($1, $2)", racer.bank.actor, fr)
         return Answer(200, orjson.dumps(seen)) if seen else Answer(404, b'{"type": "/problems/not-found"}')
 
     async def once(self, racer: Racer, act: str, args: dict[str, Any], key: str) -> Answer:
         """`hall.once` as the service calls it."""
         try:
-            row = await self._pool.fetchrow(
-                "SELECT * FROM hall.once($1, 'POST', $2, $3, $4, $2, $5, $6, 'en', 'trace')",
-                racer.who, act, key, bytes(32), racer.bank.actor, args,
-            )  # fmt: skip
+            with _connection_held():
+                row = await self._pool.fetchrow(
+                    "SELECT * FROM hall.once($1, 'POST', $2, $3, $4, $2, $5, $6, 'en', 'trace')",
+                    racer.who, act, key, bytes(32), racer.bank.actor, args,
+                )  # fmt: skip
         except asyncpg.PostgresError as error:
             return refusal(error)
         assert row is not None
         return Answer(row["status"], row["body"].encode())
+
+
+@contextmanager
+def _connection_held() -> Generator[None]:
+    """A connection that broke tells nothing of what the statement did."""
+    try:
+        yield
+    except asyncpg.QueryCanceledError:
+        raise
+    except (
+        asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError, OSError
+    ) as error:  # fmt: skip
+        raise Unanswered(type(error).__name__) from None
 
 
 def refusal(error: asyncpg.PostgresError) -> Answer:

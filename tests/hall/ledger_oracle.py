@@ -18,27 +18,27 @@ class Line:
     moved: list[tuple[str, int]] = field(default_factory=list)
 
     def draw(self, amount: int) -> None:
-        """Money went out; within the line while it lasts, and first against what was repaid already."""
-        within = min(amount, self.undrawn)
+        """Money went out. What was repaid ahead covers it, on a term loan the part within the line first."""
         covered = min(amount, self.credit)
-        self.undrawn -= within
-        self.drawn += within
-        self.beyond += amount - within
         self.credit -= covered
-        self._pay(covered)
+        if self.revolving:
+            taken = within = min(amount - covered, self.undrawn)
+        else:
+            taken = min(amount, self.undrawn)
+            within = max(taken - covered, 0)
+        self.undrawn -= taken
+        self.drawn += within
+        self.beyond += amount - covered - within
 
     def repay(self, amount: int) -> None:
-        """Money came back; what nothing is owed for waits for a drawdown."""
-        owed = self.drawn + self.beyond
-        self._pay(min(amount, owed))
-        self.credit += max(amount - owed, 0)
-
-    def _pay(self, amount: int) -> None:
+        """Money came back, for what is beyond the line first; what nothing is owed for waits for a drawdown."""
         above = min(amount, self.beyond)
+        within = min(amount - above, self.drawn)
         self.beyond -= above
-        self.drawn -= amount - above
+        self.drawn -= within
+        self.credit += amount - above - within
         if self.revolving:
-            self.undrawn += amount - above
+            self.undrawn += within
 
     def replayed(self) -> "Line":
         """The same facility if the movements had been known as they are now."""

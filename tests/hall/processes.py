@@ -5,8 +5,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+from api.postgres import Postgres
 
 PROGRAM = Path(sys.executable).parent / "jifen"
 POLICY = "settings: {gate_ms: 0, gate_waits_for_working_time: 0}\n"
@@ -55,11 +58,23 @@ class Serving:
 
     def workers(self) -> list[int]:
         """Process numbers of those that take calls, where several share the port."""
-        return [
-            int(folder.name)
-            for folder in Path("/proc").glob("[0-9]*")
-            if _parent(folder) == self._program.pid and b"spawn_main" in _command(folder)
-        ]
+        return [pid for pid in children(self._program.pid) if b"spawn_main" in _command(pid)]
+
+
+def crash(postgres: Postgres) -> None:
+    """End all processes of a server at once, as a machine's end would: what only they knew is lost."""
+    postmaster = postgres.pid()
+    assert postmaster is not None
+    # It must not see its children die: it would start to put things in order.
+    os.kill(postmaster, signal.SIGSTOP)
+    for pid in [*children(postmaster), postmaster]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    """Process numbers of a process's children."""
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _parent(folder) == parent]
 
 
 def _parent(folder: Path) -> int:
@@ -69,8 +84,8 @@ def _parent(folder: Path) -> int:
         return 0
 
 
-def _command(folder: Path) -> bytes:
+def _command(pid: int) -> bytes:
     try:
-        return (folder / "cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""

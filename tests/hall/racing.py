@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import asyncpg
 from numpy.random import Generator
 
 from api.database import Connection, pool_of
@@ -67,6 +68,18 @@ async def requests(
     ]
 
 
+async def requests_at(url: str, count: int) -> list[str]:
+    """`requests` over a connection of its own, again and again while the server is down."""
+    while True:
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            owner = await asyncpg.connect(url, timeout=5)
+            try:
+                return await requests(owner, count)
+            finally:
+                await owner.close(timeout=5)
+        await asyncio.sleep(0.1)
+
+
 async def keep_shut(owner: Connection, fr: str, milliseconds: int) -> None:
     """Let the gate of the first round open only after so long."""
     await owner.execute(
@@ -82,7 +95,8 @@ async def publishing(owner_url: str) -> AsyncGenerator[None]:
 
         async def publish() -> None:
             while True:
-                await pool.fetchrow("SELECT * FROM hall.sequence_feed('default', 100)")
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # the server may be killed
+                    await pool.fetchrow("SELECT * FROM hall.sequence_feed('default', 100)")
                 await asyncio.sleep(0.01)
 
         task = asyncio.create_task(publish())

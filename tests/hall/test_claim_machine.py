@@ -212,7 +212,7 @@ async def test_h3_one_extension_if_the_enterprise_agrees(owner: Connection) -> N
     before = await row(owner, claim.id)
     await act(owner, enterprise_actor(claim.uscc), "agree_extension", claim_id=claim.id)
     assert (await row(owner, claim.id))["deadline"] > before["deadline"]
-    with pytest.raises(Refused, match="illegal-transition"):
+    with pytest.raises(Refused, match="extension-used"):
         await act(owner, enterprise_actor(claim.uscc), "agree_extension", claim_id=claim.id)
 
 

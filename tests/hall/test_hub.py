@@ -211,7 +211,7 @@ async def test_an_outlet_opened_while_the_stream_is_open_counts_at_once(hall: Ha
 
 
 @pytest.mark.parametrize(
-    ("subscribers", "events"), [(10, 400), pytest.param(50, 4000, marks=pytest.mark.soak)]
+    ("subscribers", "events"), [(10, 300), pytest.param(50, 8000, marks=pytest.mark.soak)]
 )  # about 2,000 deliveries; the long form 100,000
 async def test_i21_subscribers_who_come_and_go_get_each_of_their_events_once_and_in_order(
     hall: Hall, subscribers: int, events: int, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +235,8 @@ async def test_i21_subscribers_who_come_and_go_get_each_of_their_events_once_and
                 await emit(hall.owner, subject=f"fr/{fr}", fr=fr, round=1)
             if n % 20 == 0:
                 await asyncio.sleep(0)
+        await publish_all(hall.owner)
+        await read_up_to(hall, await value(hall.owner, "SELECT head FROM hall.feed_state"))
         done.set()
 
     async def follows(client: Client, seed: int) -> list[tuple[int, int]]:
@@ -248,20 +250,19 @@ async def test_i21_subscribers_who_come_and_go_get_each_of_their_events_once_and
                 async with listening(client, last_event_id=place) as stream:
                     await stream.next()
                     for _ in range(int(own.integers(5, 60)) if not is_last else 10**9):
-                        frame = await stream.next(2 if is_last else 10)
+                        frame = await stream.next(2)
                         heard.append((frame.prev, frame.sequence))
                         place = frame.id
             except TimeoutError:
-                return heard
+                if is_last:
+                    return heard
             cuts += 1
             is_last = done.is_set()
 
     work = [asyncio.create_task(follows(client, seed)) for seed, (_, client) in enumerate(banks)]
     await writes()
-    heads = await publish_all(hall.owner)
     heard = await asyncio.gather(*work)
     rows = await feed_of(hall.owner)
-    assert heads.head == len(rows)
     assert cuts > subscribers
     for (bank, _), got in zip(banks, heard, strict=True):
         due = [

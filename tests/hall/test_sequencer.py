@@ -113,6 +113,25 @@ async def test_v1_events_of_one_transaction_keep_their_order(owner: Owner) -> No
     assert placed == [(f"test/{n % 3}", n // 3 + 1) for n in range(40)]
 
 
+async def test_v1_who_waited_for_a_lock_comes_after_the_one_it_waited_for(owner: Owner, database: str) -> None:
+    """Its transaction is the older one, and below the xmin already; the other is not, because of a third."""
+    async with other(database) as waits, other(database) as third, other(database) as first:
+        begun = [waits.transaction(), third.transaction()]
+        await begun[0].start()
+        await emit(waits, "waits/1")
+        await begun[1].start()
+        await emit(third, "third/1")
+        await emit(first, "contested/1")
+        await emit(waits, "contested/1")
+        await begun[0].commit()
+        assert not (await sequenced(owner)).published
+        await begun[1].commit()
+    await publish_all(owner)
+    placed = [orjson.loads(row["body"]) for row in await feed_of(owner)]
+    assert [one["subjectsequence"] for one in placed if one["subject"] == "contested/1"] == ["1", "2"]
+    assert len(placed) == 4
+
+
 async def test_v2_a_batch_ends_between_transactions_and_the_rest_follows(owner: Owner) -> None:
     for size in (3, 12, 1, 4):
         async with owner.transaction():

@@ -99,7 +99,7 @@ async def test_a_token_of_one_process_works_at_the_others_and_a_race_across_them
         # Every bank sends its one key to all three at once.
         answers = await asyncio.gather(*(settled(door, one, fr, keys[one.who]) for one in banks for door in doors))
         by_bank = [answers[place : place + 3] for place in range(0, len(answers), 3)]
-        assert all(len(set(same)) == 1 for same in by_bank), "all answers of one key are byte for byte the same"
+        assert [same for same in by_bank if len(set(same)) > 1] == [], "answers of one key are byte for byte the same"
         codes = sorted(same[0].code for same in by_bank)
         assert codes == ["", *["grab-lost"] * (BANKS - 1)]
         winner = next(same[0].json["claim_id"] for same in by_bank if same[0].status == 201)
@@ -162,7 +162,7 @@ async def test_a_copy_from_a_dump_holds_every_row_and_invariant_and_takes_claims
     owner = await asyncpg.connect(database)
     banks = [await made.bank(owner) for _ in range(2)]
     uscc = await made.enterprise(owner, limit_fen=10**9)
-    line = await made.facility(owner, uscc, banks[0])
+    line = await made.facility(owner, uscc, banks[0], 50_000_000)
     assert line
     open_fr = await made.request(owner, uscc, amount_fen=1_000_000, quote_fen=1_000_000, purpose="later")
     done = await publish_all(owner)
@@ -198,6 +198,6 @@ async def counts(connection: asyncpg.Connection) -> dict[str, int]:
     names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hall' ORDER BY 1")
     assert len(names) > 20
     return {
-        row["tablename"]: await connection.fetchval(f"SELECT count(*) FROM hall.{row['tablename']}")  # noqa: S608
+        row["tablename"]: await connection.fetchval(f"SELECT count(*) FROM hall.{row['tablename']}")
         for row in names
     }

@@ -1,0 +1,370 @@
+# ruff: noqa: INP001  (a program to copy, in no package)
+"""What a bank's engineer starts from: a program that stands for one outlet in the hall.
+
+    python bank_client.py bank.json            works until Ctrl-C
+    python bank_client.py bank.json --once     ends after the first signing that it reports
+    python bank_client.py bank.json --token    prints an access token for ten minutes
+
+It needs httpx2 and PyJWT with cryptography, and nothing of the hall's own code. `bank.json` holds `url`, `client`,
+`kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version) and, where the hall's name differs
+from its address, `issuer`. Beside it lies `bank.json.state`: how far the stream was read, and every act under its
+Idempotency-Key, written down before it is sent. Kill the program whenever you like: started again it reads on where it
+stood, and repeats what it cannot know the answer of with the same key, which the hall does once.
+
+What a bank decides for itself stands in three functions at the end: `wanted`, `offered` and `contract_of`.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+
+Json = dict[str, Any]
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+RENEW_SECONDS = 60
+SILENCE_SECONDS = 45.0
+"""The hall sends a sign of life every 15 s; a stream silent for three of them is dead."""
+
+MOST_KEPT = 2000
+REPEATED = {"overloaded", "maintenance", "internal", "idempotency-in-flight", "rate-limited", "engine-unavailable"}
+"""After these the same act may be sent again with the same key, and nothing happens twice."""
+
+
+class Refused(Exception):
+    """The hall said no: a problem (RFC 9457). `code` is what a program branches on."""
+
+    def __init__(self, status: int, problem: Json) -> None:
+        super().__init__(f"{status} {problem.get('type')}: {problem.get('title')}")
+        self.code = str(problem.get("type", "")).rsplit("/", 1)[-1]
+        self.problem = problem
+
+
+class State:
+    """What outlives the program: written whole to a file beside the old one, which is then replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        known: Json = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.cursor: str | None = known.get("cursor")
+        self.last: str | None = known.get("last")
+        self.seen: list[str] = known.get("seen", [])
+        self.acts: dict[str, Json] = known.get("acts", {})
+
+    def save(self) -> None:
+        """Keep it, so that a crash at any moment leaves the old state or the new one."""
+        self.seen = self.seen[-MOST_KEPT:]
+        for oldest in list(self.acts)[:-MOST_KEPT]:
+            del self.acts[oldest]
+        beside = self._path.with_name(self._path.name + ".part")
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump({"cursor": self.cursor, "last": self.last, "seen": self.seen, "acts": self.acts}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+
+
+class Hall:
+    """Calls to the hall as one client: a token that renews itself, and acts that happen once."""
+
+    def __init__(self, config: Json, state: State) -> None:
+        self._config = config
+        self._key = Path(config["key"]).read_text(encoding="ascii")
+        self._state = state
+        self._http = httpx2.Client(base_url=config["url"], timeout=30)
+        self._token = ""
+        self._renew_at = 0.0
+
+    def token(self) -> str:
+        """An access token; a new one is fetched a minute before the old one ends."""
+        if time.monotonic() >= self._renew_at:
+            now = int(time.time())
+            client = self._config["client"]
+            claims = {"iss": client, "sub": client, "aud": self._config.get("issuer", self._config["url"]),
+                "jti": secrets.token_hex(16), "iat": now, "exp": now + 120}  # fmt: skip
+            algorithm = self._config.get("algorithm", "EdDSA")
+            form = {
+                "grant_type": "client_credentials",
+                "client_assertion_type": ASSERTION_TYPE,
+                "client_assertion": jwt.encode(claims, self._key, algorithm, headers={"kid": self._config["kid"]}),
+            }
+            granted = _body(self._http.post("/oauth/token", data=form))
+            self._token = granted["access_token"]
+            self._renew_at = time.monotonic() + granted["expires_in"] - RENEW_SECONDS
+        return self._token
+
+    def get(self, path: str, **query: str) -> Json:
+        """Read."""
+        return _body(self._http.get(path, params=query, headers=self._headers()))
+
+    def act(self, name: str, path: str, body: Json, fence: int | None = None) -> Json:
+        """Act once. `name` says what the act is to us: under it the key and the answer are kept.
+
+        The key is kept before anything is sent. After a crash the same name sends the same body with the same key, and
+        the hall answers what it answered the first time. An act whose answer is known is not sent again.
+
+        Raises:
+            Refused: for good.
+        """
+        kept = self._state.acts.get(name)
+        if kept is None:
+            kept = {"key": secrets.token_hex(16), "body": body, "status": None, "answer": None}
+            self._state.acts[name] = kept
+            self._state.save()
+        if kept["status"] is None:
+            response = self._sent(path, kept, fence)
+            kept["status"], kept["answer"] = response.status_code, response.json()
+            self._state.save()
+        if kept["status"] >= 400:
+            raise Refused(kept["status"], kept["answer"])
+        return kept["answer"]
+
+    def _sent(self, path: str, kept: Json, fence: int | None) -> httpx2.Response:
+        """The answer to an act, sent as often as it takes to get one that says what became of it."""
+        pause = 0.1
+        while True:
+            headers = self._headers() | {"Idempotency-Key": kept["key"]}
+            if fence is not None:
+                headers["Claim-Fence"] = str(fence)
+            try:
+                response = self._http.post(path, json=kept["body"], headers=headers)
+            except httpx2.TransportError as error:
+                print(f"no answer ({type(error).__name__}); the same act again", file=sys.stderr)
+                time.sleep(pause)
+                pause = min(2 * pause, 5.0)
+                continue
+            code = "" if response.status_code < 400 else str(response.json()["type"]).rsplit("/", 1)[-1]
+            if code == "gate-not-open":
+                time.sleep(response.json()["retry_after_ms"] / 1000)
+            elif code == "token-expired":
+                self._renew_at = 0.0
+            elif code in REPEATED:
+                time.sleep(float(response.headers.get("retry-after", 1)))
+            else:
+                return response
+
+    def stream(self, after: str | None, outlet: str) -> Iterator[httpx2.ServerSentEvent]:
+        """The outlet's events behind a place, as they come, until the connection ends."""
+        headers = self._headers() | {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        with self._http.stream(
+            "GET", "/v1/hall/stream", params={"outlet_id": outlet}, headers=headers,
+            timeout=httpx2.Timeout(30, read=SILENCE_SECONDS),
+        ) as response:  # fmt: skip
+            if response.status_code != 200:
+                response.read()
+                _body(response)
+            yield from httpx2.EventSource(response)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token()}", "Accept-Language": "en"}
+
+
+def _body(response: httpx2.Response) -> Json:
+    if response.status_code >= 400:
+        raise Refused(response.status_code, response.json())
+    return response.json()
+
+
+class Outlet:
+    """One outlet at work: it follows the hall and does what each event asks for."""
+
+    def __init__(self, config: Json, state: State, *, once: bool) -> None:
+        self.config = config
+        self.state = state
+        self.hall = Hall(config, state)
+        self.once = once
+        self.signed = False
+        self.clock = timedelta(0)
+
+    def work(self) -> None:
+        """Follow the hall for ever: after each end of the stream, whatever its reason, a new one where it stood."""
+        while not (self.once and self.signed):
+            try:
+                if self.state.cursor is None:
+                    self.read_snapshot()
+                self.follow()
+            except httpx2.TransportError as error:
+                print(f"the stream broke ({type(error).__name__})", file=sys.stderr)
+            except Refused as refused:
+                if refused.code not in REPEATED | {"token-expired", "token-invalid"}:
+                    raise
+                print(refused, file=sys.stderr)
+            if not (self.once and self.signed):
+                # Unequal, so that not every bank comes back in the same instant.
+                time.sleep(0.5 + secrets.randbelow(1500) / 1000)
+
+    def read_snapshot(self) -> None:
+        """All open cards at one instant, and the place of the stream that belongs to it."""
+        query = {"outlet_id": self.config["outlet"], "limit": "200"}
+        page = self.hall.get("/v1/hall", **query)
+        self.set_clock(page["read_at"])
+        for card in page["items"]:
+            self.race(card)
+        self.state.cursor, self.state.last = page["as_of"], None
+        self.state.save()
+
+    def set_clock(self, hall_time: str) -> None:
+        """How far the hall's clock is ahead of ours; deadlines and days are kept by the hall's."""
+        self.clock = datetime.fromisoformat(hall_time) - datetime.now(UTC)
+
+    def follow(self) -> None:
+        """Read the stream until it ends, and do what each event asks for."""
+        for event in self.hall.stream(self.state.cursor, self.config["outlet"]):
+            if event.event == "reset":
+                # Our place means nothing any more: too long ago, or the hall was restored from a backup.
+                self.state.cursor = self.state.last = None
+                self.state.save()
+                return
+            if event.event in {"bye", "lagged", "reauth"}:
+                return
+            epoch, sequence, prev = event.id.split(".")
+            if event.event == "hello":
+                print(f"following the hall from {epoch}.{sequence}", flush=True)
+                self.state.last = self.state.last or prev
+                continue
+            if self.state.last is not None and prev != self.state.last:
+                print(f"an event is missing between {self.state.last} and {prev}: from the snapshot", file=sys.stderr)
+                self.state.cursor = self.state.last = None
+                self.state.save()
+                return
+            envelope = json.loads(event.data)
+            if envelope["id"] not in self.state.seen:
+                self.handle(envelope)
+                self.state.seen.append(envelope["id"])
+            # Only now: what was not finished comes again after a crash.
+            self.state.cursor, self.state.last = f"{epoch}.{sequence}", sequence
+            self.state.save()
+            if self.once and self.signed:
+                return
+
+    def handle(self, envelope: Json) -> None:
+        """Do what an event asks for; done a second time it changes nothing."""
+        told = envelope["data"]
+        match envelope["type"]:
+            case "fin.request.broadcast.v1" if "opens_at" in told:
+                self.race(told)
+            case "fin.claim.accepted.v1":
+                self.sign(told)
+            case "fin.claim.lapsed.v1" | "fin.claim.rejected.v1" | "fin.claim.superseded.v1" as ended:
+                print(f"{ended}: {told['claim_id']} is ours no more; its dossier must not be used", flush=True)
+            case _:
+                pass
+
+    def race(self, card: Json) -> None:
+        """Grab a card as soon as its gate opens, and go on to the offer."""
+        fr, round_no = card["fr_id"], card["round"]
+        if not wanted(card["card"]):
+            return
+        gate = datetime.fromisoformat(card["opens_at"]) - (datetime.now(UTC) + self.clock)
+        time.sleep(max(0.0, gate.total_seconds()))
+        body = {"round": round_no, "outlet_id": self.config["outlet"], "product_id": self.config["product"],
+            "card_version": card["card_version"]}  # fmt: skip
+        try:
+            won = self.hall.act(f"grab {fr} {round_no}", f"/v1/financing-requests/{fr}/claims", body)
+        except Refused as refused:
+            print(f"not ours: {refused.code}", flush=True)
+            return
+        print(f"grabbed {fr} as {won['claim_id']}, fence {won['fence']}, until {won['lease_until']}", flush=True)
+        try:
+            self.make_offer(won["claim_id"], won["fence"])
+        except Refused as refused:
+            # Such as stale-fence: the lease is over, and whatever we do under it is refused from now on.
+            print(f"claim {won['claim_id']}: {refused}", file=sys.stderr)
+
+    def make_offer(self, claim: str, fence: int) -> None:
+        """Contact the enterprise, read its dossier and make the offer."""
+        proof = {"method": "call", "proof_sha256": sha256(f"call {claim}".encode()).hexdigest()}
+        self.hall.act(f"contact {claim}", f"/v1/claims/{claim}/contact", proof, fence)
+        dossier = self.hall.get(f"/v1/claims/{claim}/dossier")
+        offer = offered(dossier)
+        if offer is None:
+            self.hall.act(f"decline {claim}", f"/v1/claims/{claim}/decline", {"reason": "outside-appetite"}, fence)
+            return
+        made = self.hall.act(f"offer {claim}", f"/v1/claims/{claim}/offers", offer, fence)
+        print(f"offered {made['amount_fen'] / 100:,.0f} CNY, {made['annual_cost_bp'] / 100:.2f}% a year", flush=True)
+
+    def sign(self, told: Json) -> None:
+        """Report that the contract is signed, by the day of the hall's clock in Beijing."""
+        today = (datetime.now(UTC) + self.clock + timedelta(hours=8)).date()
+        report = contract_of(told["claim_id"], today)
+        try:
+            facility = self.hall.act(f"sign {told['claim_id']}", "/v1/facilities", report, told["fence"])
+        except Refused as refused:
+            print(f"claim {told['claim_id']} cannot be signed: {refused}", file=sys.stderr)
+            return
+        self.signed = True
+        print(f"signed {facility['ceiling_fen'] / 100:,.0f} CNY as {facility['facility_id']}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------- what a bank decides itself
+
+
+def wanted(card: Json) -> bool:
+    """Whether to race for a card. It shows no name and no exact amount."""
+    return card["amount_band"] != "1000-up"
+
+
+def offered(dossier: Json) -> Json | None:
+    """The offer on a dossier; None: decline. Here as much as was asked, up to the reference limit."""
+    amount = min(dossier["amount_fen"], dossier["quote_fen"] or dossier["amount_fen"] // 2)
+    if amount < 5_000_000:
+        return None
+    is_above = amount > (dossier["quote_fen"] or 0)
+    return {
+        "amount_fen": amount,
+        "rate_basis": "LPR1Y",
+        "basis_bp": 300,
+        "spread_bp": 65,
+        "line_months": 12,
+        "draw_months": 12,
+        "repayment": "interest-monthly-principal-at-end",
+        "revolving": True,
+        "fees": [],
+        "conditions": ["pbc-report"],
+        "above_quote_reason": "own-assessment" if is_above else None,
+    }
+
+
+def contract_of(claim: str, today: date) -> Json:
+    """What is reported of a signed contract; the document itself stays with the bank."""
+    return {
+        "claim_id": claim,
+        "contract_no": f"C-{claim[-12:]}",
+        "document_sha256": sha256(f"contract {claim}".encode()).hexdigest(),
+        "signed_on": today.isoformat(),
+        "line_ends_on": (today + timedelta(days=360)).isoformat(),
+    }
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("config", type=Path, help="JSON file: url, client, kid, key, outlet, product")
+    parser.add_argument("--once", action="store_true", help="end after the first signing that it reports")
+    parser.add_argument("--token", action="store_true", help="print an access token and end")
+    asked = parser.parse_args()
+    config = json.loads(asked.config.read_text(encoding="utf-8"))
+    state = State(asked.config.with_name(asked.config.name + ".state"))
+    if asked.token:
+        print(Hall(config, state).token())
+        return
+    try:
+        Outlet(config, state, once=asked.once).work()
+    except KeyboardInterrupt:
+        print("ended; started again it reads on where it stood", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

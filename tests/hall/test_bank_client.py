@@ -1,0 +1,138 @@
+"""examples/bank_client.py as a bank's engineer runs it: a process of its own against a real hall."""
+
+import ast
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+from api.clients import NewClient, add_client, new_key, public_jwk
+from tests.hall import made
+from tests.hall.callers import Hall, serving
+from tests.hall.made import Bank
+
+PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "bank_client.py"
+SECONDS = 40
+
+
+async def started(config: Path, *words: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(PROGRAM), str(config), *words, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def said(process: Process, word: str) -> str:
+    """The line that has the word in it."""
+    assert process.stdout is not None
+    async with asyncio.timeout(SECONDS):
+        while line := await process.stdout.readline():
+            if word in line.decode():
+                return line.decode()
+    assert process.stderr is not None
+    raise AssertionError(f"it ended without {word!r}: {(await process.stderr.read()).decode()}")
+
+
+async def configured(hall: Hall, bank: Bank, folder: Path) -> Path:
+    key, config = folder / "bank.pem", folder / "bank.json"
+    jwk = public_jwk(new_key(key))
+    client = await add_client(hall.owner, NewClient("an engineer's", "bank", bank.institution), jwk)
+    told = {"url": hall.service.issuer, "client": client, "kid": jwk["kid"], "key": str(key), "outlet": bank.outlet,
+            "product": f"{bank.product}@1"}  # fmt: skip
+    config.write_text(json.dumps(told))
+    return config
+
+
+async def wanted(hall: Hall, bank: Bank) -> str:
+    uscc = await made.enterprise(hall.owner, limit_fen=50_000_000)
+    return await made.request(hall.owner, uscc, audience=[bank.outlet_no])
+
+
+async def test_a_client_killed_after_its_grab_goes_on_with_the_same_key_to_the_signing(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        first = await started(config)
+        await said(first, "following")
+        fr = await wanted(hall, bank)
+        await said(first, "grabbed")
+        first.send_signal(signal.SIGKILL)
+        await first.wait()
+
+        # As if the answer had not come: the key was kept before anything was sent, so it is known here.
+        state = config.with_name("bank.json.state")
+        kept = json.loads(state.read_text())
+        (grab,) = [act for name, act in kept["acts"].items() if name.startswith("grab")]
+        grab["status"] = grab["answer"] = None
+        state.write_text(json.dumps(kept))
+
+        second = await started(config, "--once")
+        await said(second, "offered")
+        offer = await hall.owner.fetchrow(
+            """
+            SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc
+            FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id
+            """
+        )
+        assert offer is not None
+        enterprise = made.enterprise_actor(offer["uscc"])
+        await made.act(hall.owner, enterprise, "accept_offer", offer_id=offer["id"], version=offer["version"],
+                       sha256=offer["sha256"])  # fmt: skip
+        assert "500,000 CNY" in await said(second, "signed")
+        assert await asyncio.wait_for(second.wait(), SECONDS) == 0
+
+        counts = await hall.owner.fetchrow(
+            """
+            SELECT (SELECT count(*) FROM hall.claim WHERE fr_id = $1) AS claims,
+                (SELECT count(*) FROM hall.contact) AS contacts, (SELECT count(*) FROM hall.offer) AS offers,
+                (SELECT count(*) FROM hall.facility WHERE fr_id = $1) AS facilities
+            """,
+            fr,
+        )
+        assert counts is not None
+        assert dict(counts) == {"claims": 1, "contacts": 1, "offers": 1, "facilities": 1}
+
+
+async def test_it_prints_a_token_that_reads_the_hall(database: str, home: Path, tmp_path: Path) -> None:
+    async with serving(database, home) as hall:
+        config = await configured(hall, await made.bank(hall.owner), tmp_path)
+        process = await started(config, "--token")
+        out, _ = await process.communicate()
+        answer = await hall.http.get("/v1/hall", headers={"Authorization": f"Bearer {out.decode().strip()}"})
+        assert answer.status_code == 200
+        assert answer.json()["items"] == []
+
+
+async def test_the_help_says_how_to_run_it() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, str(PROGRAM), "--help", stdout=PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "--once" in out.decode()
+
+
+async def test_v9_a_place_that_means_nothing_any_more_leads_to_the_snapshot(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        config.with_name("bank.json.state").write_text(json.dumps({"cursor": "7.5", "last": "5"}))
+        fr = await wanted(hall, bank)
+        process = await started(config)
+        assert fr in await said(process, "grabbed")
+        await said(process, "offered")
+        await said(process, "following")
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+
+
+def test_it_imports_nothing_of_ours() -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(PROGRAM.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        imported |= {name.split(".")[0] for name in names}
+    assert imported - sys.stdlib_module_names == {"httpx2", "jwt"}
