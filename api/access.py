@@ -133,6 +133,7 @@ class OfferView(BaseModel):
     repayment: str
     revolving: bool
     fees: list[OfferFee]
+    cleared: list[str]
     conditions: list[str]
     above_quote_reason: str | None
     valid_until: str
@@ -149,7 +150,10 @@ class Withheld(BaseModel):
 
 
 class Dossier(BaseModel):
-    """Who the enterprise is, for the holder of a live claim. Every look is logged with the consent that allows it."""
+    """Who the enterprise is, for the holder of a live claim. Every look is logged with the consent that allows it.
+
+    `conditions` are what the decision left to the bank to clear before it offers.
+    """
 
     claim_id: str
     fr_id: str
@@ -163,6 +167,7 @@ class Dossier(BaseModel):
     quote_fen: int | None
     term_months: int
     purpose: str
+    conditions: list[str]
     exposure: dict[str, Any]
     watermark: str
     withheld_parts: list[Withheld]

@@ -39,7 +39,7 @@ from models.sources.folder import Folder, read_folder, write_quarantine
 POLICY = "torch-points"
 DIRTY_SHARE = 0.00002
 LATECOMERS = 30
-PAUSE_SECONDS = 20.0
+PAUSE_SECONDS = 10.0
 """While the hall stays open, so often another enterprise applies."""
 
 

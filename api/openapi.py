@@ -98,6 +98,9 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     codes = {*_ALWAYS}
     if operation.get("security"):
         codes |= {*_WITH_TOKEN}
+        # One demand a scope: any of them will do, while the scopes of one demand would all be wanted.
+        demands = [(scheme, scope) for one in operation["security"] for scheme in one for scope in one[scheme]]
+        operation["security"] = [{scheme: [scope]} for scheme, scope in demands]
     if operation.get("requestBody"):
         codes |= {*_WITH_BODY}
     if operation.get("requestBody") or operation.get("parameters"):

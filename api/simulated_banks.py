@@ -187,7 +187,8 @@ class SimulatedBank:
             "repayment": "interest-monthly-principal-at-end",
             "revolving": goods.revolving,
             "fees": [],
-            "conditions": ["pbc-report"],
+            "cleared": dossier["conditions"],
+            "conditions": [],
             "above_quote_reason": "own-assessment" if amount > quote else None,
         }
 

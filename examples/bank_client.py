@@ -332,7 +332,8 @@ def offered(dossier: Json) -> Json | None:
         "repayment": "interest-monthly-principal-at-end",
         "revolving": True,
         "fees": [],
-        "conditions": ["pbc-report"],
+        "cleared": dossier["conditions"],  # a bank clears them first: it reads the credit report, asks for the papers
+        "conditions": [],
         "above_quote_reason": "own-assessment" if is_above else None,
     }
 

@@ -155,6 +155,7 @@ create table hall.offer (
     repayment text not null,
     is_revolving boolean not null,
     fees jsonb not null,
+    cleared text[] not null default '{}',
     conditions text[] not null,
     above_quote_reason text,
     annual_cost_bp integer not null check (annual_cost_bp >= 0),

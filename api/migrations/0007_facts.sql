@@ -269,7 +269,7 @@ declare
     fresh hall.fact_batch;
     known bigint;
 begin
-    select * into strict fresh from hall.fact_batch where id = p_batch for update;
+    select * into strict fresh from hall.fact_batch where id = p_batch for no key update;
     perform pg_advisory_xact_lock(hashtextextended('fact_batch:' || encode(fresh.fingerprint, 'hex'), 0));
     select id into known from hall.fact_batch where fingerprint = fresh.fingerprint and visible_at is not null;
     if found then return known; end if;
@@ -545,7 +545,7 @@ begin
         order by c.one_time, c.valid_to desc
     loop
         if not found_one.one_time then return found_one.id; end if;
-        perform 1 from hall.consent where id = found_one.id for update;
+        perform 1 from hall.consent where id = found_one.id for no key update;
         if not exists (select 1 from hall.access_log
                 where consent_id = found_one.id and institution_id = p_institution and withheld is null) then
             return found_one.id;
@@ -651,7 +651,7 @@ declare
     told text;
 begin
     perform hall.begin_act(p_actor);
-    select * into given from hall.consent where id = p_args ->> 'consent_id' and uscc = p_args ->> 'uscc' for update;
+    select * into given from hall.consent where id = p_args ->> 'consent_id' and uscc = p_args ->> 'uscc' for no key update;
     if not found or not hall.acts_for(p_actor, given.uscc) then perform hall.refuse('not-found'); end if;
     if exists (select 1 from hall.consent_revocation where consent_id = given.id) then
         return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));

@@ -142,7 +142,7 @@ begin
             select e.audience_fr, e.audience_round from hall.unpublished e
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
                 and (e.transaction_id < upper_edge or upper_edge is null))
-        order by r.fr_id, r.n for update;
+        order by r.fr_id, r.n for no key update;
     moment := hall.hall_now();
     for told in select e.* from hall.unpublished e
             where e.tenant = p_tenant and e.transaction_id >= lower_edge
@@ -239,7 +239,7 @@ declare
     wrong jsonb;
 begin
     select * into place from hall.outlet where id = p_args ->> 'outlet_id' and not is_closed
-        and institution_id = p_actor ->> 'institution' and id = coalesce(p_actor ->> 'outlet', id) for update;
+        and institution_id = p_actor ->> 'institution' and id = coalesce(p_actor ->> 'outlet', id) for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     select version into standing from hall.subscription where outlet_id = place.id;
     if standing is distinct from (p_args ->> 'version')::integer then
@@ -328,7 +328,7 @@ begin
         where f.tenant = me.tenant and f.published_at < greatest(me.created_at,
             hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
         on conflict do nothing;
-    select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for update;
+    select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for no key update;
     insert into hall.event_ack (client_id, sequence, acknowledged_at, error)
         select me.id, f.sequence, hall.hall_now(), max(one.error)
         from unnest(p_ids, p_errors) as one (id, error) join hall.feed f on f.event_id = one.id

@@ -6,7 +6,7 @@
 create function hall.locked_request(p_id text) returns hall.financing_request language plpgsql as $$
 declare fr hall.financing_request;
 begin
-    select * into fr from hall.financing_request where id = p_id for update;
+    select * into fr from hall.financing_request where id = p_id for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     return fr;
 end $$;
@@ -53,7 +53,7 @@ declare
     was hall.claim;
     moved hall.claim;
 begin
-    select * into strict was from hall.claim where id = p_id for update;
+    select * into strict was from hall.claim where id = p_id for no key update;
     update hall.claim set state = p_to, version = version + 1, edge = p_edge, moved_at = p_at, moved_by = p_by,
             reason = p_reason, deadline = case when not is_end then due end, deadline_minutes = p_working_minutes,
             deadline_from = case when p_working_minutes is not null then p_at end,
@@ -62,7 +62,7 @@ begin
             ended_at = case when is_end then p_at end
         where id = p_id returning * into moved;
     if was.state = 'held' then
-        perform 1 from hall.quota where owner = was.institution_id for update;
+        perform 1 from hall.quota where owner = was.institution_id for no key update;
         update hall.quota set held = held - 1 where owner in (was.institution_id, was.outlet_id, was.officer_id);
     end if;
     return moved;
@@ -105,7 +105,7 @@ begin
 end $$;
 
 create function hall.lock_live_round(p_fr text) returns void language sql as $$
-    select 1 from hall.round where fr_id = p_fr and state in ('announced', 'open') for update
+    select 1 from hall.round where fr_id = p_fr and state in ('announced', 'open') for no key update
 $$;
 
 create function hall.end_live_round(p_fr text, p_at timestamptz) returns void language plpgsql as $$
@@ -363,7 +363,7 @@ begin
     if not found then perform hall.refuse('not-found'); end if;
     perform hall.lock_live_round(proposal.fr_id);
     fr := hall.locked_request(proposal.fr_id);
-    select * into proposal from hall.approval where id = proposal.id for update;
+    select * into proposal from hall.approval where id = proposal.id for no key update;
     at := hall.hall_now();
     if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"approval": "used"}'); end if;
     if proposal.proposed_by = me then perform hall.refuse('four-eyes-required'); end if;

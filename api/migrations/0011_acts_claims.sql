@@ -22,7 +22,7 @@ declare
     caps record;
     used record;
 begin
-    perform 1 from hall.quota where owner = p_institution for update;
+    perform 1 from hall.quota where owner = p_institution for no key update;
     select i.hold_cap as institution, o.hold_cap as outlet, f.hold_cap as officer, i.daily_claim_cap as daily into caps
         from hall.institution i join hall.outlet o on o.id = p_outlet left join hall.officer f on f.id = p_officer
         where i.id = p_institution;
@@ -62,7 +62,7 @@ begin
         perform hall.refuse('not-found');  -- C6
     end if;
     if shown.state in ('announced', 'open') then  -- a round that has ended needs no lock: it never comes back
-        select * into shown from hall.round where fr_id = shown.fr_id and n = shown.n for update;
+        select * into shown from hall.round where fr_id = shown.fr_id and n = shown.n for no key update;
     end if;
     at := hall.hall_now();
     if shown.state = 'taken' then
@@ -96,11 +96,12 @@ begin
     if fr.is_suspended then perform hall.refuse('not-found'); end if;
     cap := hall.take_hold(inst, place.id, p_args ->> 'officer_id', at);
     perform hall.reserve(fr.id, shown.n, fr.uscc, fr.amount_fen, fr.quote_binds);
+    at := hall.hall_now();  -- the last lock is taken: a claim begins when nobody else's can have begun before it (I14)
     update hall.round set taken = taken + 1, state = case when taken + 1 = slots then 'taken' else state end,
             ended_at = case when taken + 1 = slots then at end
         where fr_id = shown.fr_id and n = shown.n and state = 'open' and at >= opens_at and at < closes_at and taken < slots
         returning taken into now_taken;
-    if not found then raise exception 'the guard of round % of % did not hold under its lock', shown.n, fr.id; end if;
+    if not found then perform hall.refuse('round-closed', jsonb_build_object('round', shown.n)); end if;
     update hall.financing_request set fence_last = fence_last + 1 where id = fr.id;
     insert into hall.claim (id, fr_id, round, slot, institution_id, outlet_id, officer_id, product_id, product_version, fence,
             hold_cap, claimed_at, cause, state, edge, moved_at, moved_by, deadline, deadline_from, deadline_minutes,
@@ -130,7 +131,7 @@ begin
         perform hall.refuse('not-found');
     end if;
     perform hall.locked_request(mine.fr_id);
-    select * into strict mine from hall.claim where id = p_claim for update;
+    select * into strict mine from hall.claim where id = p_claim for no key update;
     return mine;
 end $$;
 
@@ -193,7 +194,7 @@ begin
     if not found then perform hall.refuse('not-found'); end if;
     fr := hall.locked_request(c.fr_id);
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
-    select * into strict c from hall.claim where id = c.id for update;
+    select * into strict c from hall.claim where id = c.id for no key update;
     at := hall.hall_now();
     if c.extensions > 0 then perform hall.refuse('extension-used'); end if;
     if c.state <> 'contacted' or at >= c.deadline then
@@ -236,7 +237,7 @@ begin
     if not found then perform hall.refuse('not-found'); end if;
     fr := hall.locked_request(c.fr_id);
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
-    select * into strict c from hall.claim where id = c.id for update;
+    select * into strict c from hall.claim where id = c.id for no key update;
     at := hall.hall_now();
     perform hall.expect_state(c.state, 'held', 'contacted', 'offered');
     c := hall.move_claim(c.id, 'K6', 'rejected', p_actor ->> 'client', at, jsonb_build_object('code', p_args ->> 'reason'));
@@ -252,6 +253,13 @@ returns integer language sql immutable as $$
     select p_rate_bp + ceil(p_fees_fen::numeric * 10000 * 12 / (p_amount_fen::numeric * p_months))::integer
 $$;
 
+create function hall.conditions_of(fr hall.financing_request) returns text[] language sql stable as $$
+    -- What the quote's decision left to the bank to clear before it offers, such as pbc_report.
+    select coalesce((select array(select jsonb_array_elements_text(d.content -> 'answer' -> 'conditions'))
+        from hall.limit_quote q join hall.decision d on d.id = q.decision_id
+        where q.id = fr.quote_id and jsonb_typeof(d.content -> 'answer' -> 'conditions') = 'array'), '{}')
+$$;
+
 create function hall.act_make_offer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- K3, and T12 for the first live offer. Immutable; its hash is what the enterprise accepts.
 declare
@@ -263,6 +271,7 @@ declare
     rate integer := (p_args ->> 'basis_bp')::integer + (p_args ->> 'spread_bp')::integer;
     fees_fen bigint := coalesce((select sum((fee ->> 'amount_fen')::bigint) from jsonb_array_elements(p_args -> 'fees') fee), 0);
     wrong jsonb := '[]';
+    still_open text[];
     valid timestamptz;
     made hall.offer;
 begin
@@ -270,6 +279,11 @@ begin
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, 'offer', at);
     perform hall.expect_state(mine.state, 'contacted');
     select * into strict fr from hall.financing_request where id = mine.fr_id;
+    still_open := array(select condition from unnest(hall.conditions_of(fr)) as condition
+        where not p_args -> 'cleared' ? condition order by condition);
+    if cardinality(still_open) > 0 then
+        perform hall.refuse('conditions-open', jsonb_build_object('conditions', to_jsonb(still_open)));
+    end if;
     select * into strict goods from hall.product where id = mine.product_id and version = mine.product_version;
     if amount not between goods.min_fen and goods.max_fen then
         wrong := wrong || jsonb_build_object('pointer', '/amount_fen', 'rule', 'within the product claimed with',
@@ -285,12 +299,13 @@ begin
     if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
     valid := hall.add_working_minutes(at, hall.setting('offer_valid_minutes'));
     insert into hall.offer (id, claim_id, fr_id, institution_id, amount_fen, rate_basis, basis_bp, spread_bp, line_months,
-            draw_months, repayment, is_revolving, fees, conditions, above_quote_reason, annual_cost_bp, valid_until, made_at,
-            sha256)
+            draw_months, repayment, is_revolving, fees, cleared, conditions, above_quote_reason, annual_cost_bp, valid_until,
+            made_at, sha256)
         values (hall.new_id('of'), mine.id, fr.id, mine.institution_id, amount, p_args ->> 'rate_basis',
             (p_args ->> 'basis_bp')::integer, (p_args ->> 'spread_bp')::integer, (p_args ->> 'line_months')::integer,
             (p_args ->> 'draw_months')::integer, p_args ->> 'repayment', (p_args ->> 'revolving')::boolean,
-            p_args -> 'fees', array(select jsonb_array_elements_text(p_args -> 'conditions')),
+            p_args -> 'fees', array(select jsonb_array_elements_text(p_args -> 'cleared')),
+            array(select jsonb_array_elements_text(p_args -> 'conditions')),
             p_args ->> 'above_quote_reason',
             hall.annual_cost_bp(rate, fees_fen, amount, (p_args ->> 'draw_months')::integer), valid, at,
             sha256(convert_to((p_args - 'fence' || jsonb_build_object('valid_until', hall.iso(valid)))::text, 'UTF8')))
@@ -306,7 +321,7 @@ create function hall.offer_body(o hall.offer) returns jsonb language sql stable 
         'amount_fen', o.amount_fen, 'rate_basis', o.rate_basis, 'basis_bp', o.basis_bp, 'spread_bp', o.spread_bp,
         'annual_rate_bp', o.basis_bp + o.spread_bp, 'annual_cost_bp', o.annual_cost_bp, 'line_months', o.line_months,
         'draw_months', o.draw_months, 'repayment', o.repayment, 'revolving', o.is_revolving, 'fees', o.fees,
-        'conditions', to_jsonb(o.conditions), 'above_quote_reason', o.above_quote_reason,
+        'cleared', to_jsonb(o.cleared), 'conditions', to_jsonb(o.conditions), 'above_quote_reason', o.above_quote_reason,
         'valid_until', hall.iso(o.valid_until), 'made_at', hall.iso(o.made_at), 'sha256', encode(o.sha256, 'hex'))
 $$;
 
@@ -324,7 +339,7 @@ begin
     if not found then perform hall.refuse('not-found'); end if;
     fr := hall.locked_request(taken.fr_id);
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
-    select * into strict c from hall.claim where id = taken.claim_id for update;
+    select * into strict c from hall.claim where id = taken.claim_id for no key update;
     at := hall.hall_now();
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     if encode(taken.sha256, 'hex') <> p_args ->> 'sha256' then perform hall.refuse('hash-mismatch'); end if;

@@ -10,9 +10,9 @@ begin
     select k.id, f.id as fr_id into due
         from hall.claim k join hall.financing_request f on f.id = k.fr_id
         where k.deadline <= hall.hall_now() and not f.is_suspended
-        order by k.deadline limit 1 for update of f skip locked;
+        order by k.deadline limit 1 for no key update of f skip locked;
     if not found then return null; end if;
-    select * into strict c from hall.claim where id = due.id for update;
+    select * into strict c from hall.claim where id = due.id for no key update;
     at := hall.hall_now();
     if c.deadline is null or c.deadline > at then return 'late'; end if;  -- somebody was quicker between the two reads
     c := hall.move_claim(c.id, case c.state when 'offered' then 'K7' else 'K5' end,
@@ -31,7 +31,7 @@ declare
 begin
     select k.* into r from hall.round k join hall.financing_request f on f.id = k.fr_id
         where k.state = 'open' and k.closes_at <= hall.hall_now() and not f.is_suspended
-        order by k.closes_at limit 1 for update of k skip locked;
+        order by k.closes_at limit 1 for no key update of k skip locked;
     if not found then return null; end if;
     fr := hall.locked_request(r.fr_id);
     at := hall.hall_now();
@@ -51,7 +51,7 @@ declare
     fr hall.financing_request;
 begin
     select * into fr from hall.financing_request where deadline <= hall.hall_now() and not is_suspended
-        order by deadline limit 1 for update skip locked;
+        order by deadline limit 1 for no key update skip locked;
     if not found then return null; end if;
     at := hall.hall_now();
     if fr.state in ('draft', 'quoted') then

@@ -135,7 +135,7 @@ begin
     select jsonb_build_object('claim_id', c.id, 'fr_id', fr.id, 'uscc', e.uscc, 'name', e.name,
             'contact_name', e.contact_name, 'contact_phone', e.contact_phone, 'industry_section', e.industry_section,
             'district', e.district, 'amount_fen', fr.amount_fen, 'quote_fen', fr.quote_fen, 'term_months', fr.term_months,
-            'purpose', fr.purpose, 'exposure', hall.exposure_view(p_actor, e.uscc),
+            'purpose', fr.purpose, 'conditions', to_jsonb(hall.conditions_of(fr)), 'exposure', hall.exposure_view(p_actor, e.uscc),
             'watermark', c.institution_id || ' ' || coalesce(report_consent, given.id) || ' ' || hall.iso(at))
         into shown from hall.enterprise e where e.uscc = fr.uscc;
     if report_consent is null then

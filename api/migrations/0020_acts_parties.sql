@@ -113,7 +113,7 @@ declare approved hall.product;
 begin
     perform hall.begin_act(p_actor);
     select * into approved from hall.product where id = p_args ->> 'product_id'
-        and version = (p_args ->> 'version')::integer and institution_id = p_actor ->> 'institution' for update;
+        and version = (p_args ->> 'version')::integer and institution_id = p_actor ->> 'institution' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if approved.approved_at is not null or approved.withdrawn_at is not null then
         perform hall.refuse('illegal-transition', jsonb_build_object('status', hall.product_json(approved) ->> 'status'));
@@ -156,7 +156,7 @@ begin
     insert into hall.enterprise (uscc, tenant, name, registered_by)
         values (p_args ->> 'uscc', p_actor ->> 'tenant', p_args ->> 'name', p_actor ->> 'client') on conflict do nothing;
     is_new := found;
-    select * into strict known from hall.enterprise where uscc = p_args ->> 'uscc' for update;
+    select * into strict known from hall.enterprise where uscc = p_args ->> 'uscc' for no key update;
     if not is_new and p_actor ->> 'role' <> 'enterprise'
             and not (p_actor ->> 'role' = 'portal' and known.registered_by is null)
             and known.registered_by is distinct from p_actor ->> 'client' then

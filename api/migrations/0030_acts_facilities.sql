@@ -34,7 +34,7 @@ create function hall.act_close_case(p_actor jsonb, p_args jsonb) returns jsonb l
 declare k hall.hall_case;
 begin
     perform hall.begin_act(p_actor);
-    select * into k from hall.hall_case where id = p_args ->> 'case_id' for update;
+    select * into k from hall.hall_case where id = p_args ->> 'case_id' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if k.closed_at is not null then perform hall.refuse('illegal-transition', '{"state": "closed"}'); end if;
     update hall.hall_case set closed_at = hall.hall_now(), closed_by = p_actor ->> 'client', closing_note = p_args ->> 'note'
@@ -101,7 +101,7 @@ begin
 end $$;
 
 create function hall.pending_reservation(p_fr text) returns hall.reservation language sql volatile as $$
-    select r from hall.reservation r where fr_id = p_fr and state = 'pending' for update
+    select r from hall.reservation r where fr_id = p_fr and state = 'pending' for no key update
 $$;
 
 create function hall.move_pending(
@@ -294,7 +294,7 @@ declare f hall.facility;
 begin
     select * into strict f from hall.facility where id = p_facility;
     if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated')
-            and (select state from hall.financing_request where id = f.fr_id) = 'active' then
+            and (select state from hall.financing_request where id = f.fr_id) in ('signed', 'active') then
         perform hall.move_request(f.fr_id, 'T17', 'CLOSED', p_by, p_at, jsonb_build_object('facility_id', f.id));
     end if;
 end $$;
@@ -542,7 +542,7 @@ declare
     d hall.drawdown;
 begin
     perform hall.begin_act(p_actor);
-    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for update;
+    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
     perform hall.refuse_wrong(hall.wrong_day('/drawn_on', (p_args ->> 'drawn_on')::date, f));
@@ -587,7 +587,7 @@ declare
     d hall.drawdown;
 begin
     perform hall.begin_act(p_actor);
-    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for update;
+    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
     update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null, resolved_at = at,
@@ -756,10 +756,10 @@ declare
     d hall.drawdown;
 begin
     select a.id, r.id as fr_id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
-        where a.deadline <= hall.hall_now() and not r.is_suspended order by a.deadline limit 1 for update of r skip locked;
+        where a.deadline <= hall.hall_now() and not r.is_suspended order by a.deadline limit 1 for no key update of r skip locked;
     if not found then
         select * into d from hall.drawdown where state = 'asked' and due_at <= hall.hall_now()
-            order by due_at limit 1 for update skip locked;
+            order by due_at limit 1 for no key update skip locked;
         if not found then return null; end if;
         update hall.drawdown set due_at = null where id = d.id;
         perform hall.open_case('drawdown-unanswered', 'drawdown/' || d.id, 'the bank neither paid nor refused in time',

@@ -17,6 +17,7 @@ ClaimId = Annotated[str, Field(pattern=r"^cl_[0-9a-f]{32}$")]
 OfferId = Annotated[str, Field(pattern=r"^of_[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 in hexadecimal")]
 Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,63}$", description="a reason code")]
+Condition = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$", description="as in the dossier: pbc_report")]
 BasisPoints = Annotated[int, Field(strict=True, ge=-10_000, le=10_000)]
 
 
@@ -62,7 +63,10 @@ class NewOffer(Closed):
     repayment: Literal["interest-monthly-principal-at-end", "equal-instalments", "equal-principal", "bullet"]
     revolving: Annotated[bool, Field(strict=True, description="随借随还")]
     fees: Annotated[list[Fee], Field(max_length=20)]
-    conditions: Annotated[list[Reason], Field(max_length=20, description="still to be cleared, such as pbc-report")]
+    cleared: Annotated[
+        list[Condition], Field(max_length=20, description="conditions of the dossier that the bank has cleared")
+    ]
+    conditions: Annotated[list[Reason], Field(max_length=20, description="what the offer itself still depends on")]
     above_quote_reason: Reason | None = None
 
 
@@ -182,7 +186,7 @@ async def read_dossier(claim_id: ClaimId, request: Request, caller: Bank) -> Res
     "/claims/{claim_id}/offers",
     status_code=201,
     response_model=access.OfferView,
-    responses=problems(*FENCED, "validation"),
+    responses=problems(*FENCED, "validation", "conditions-open"),
 )
 async def make_offer(claim_id: ClaimId, body: NewOffer, request: Request, caller: Offerer, fence: Fence) -> Response:
     """Make the offer (K3): immutable, with its annual cost and hash."""

@@ -86,7 +86,7 @@ class StreamFrom(Closed):
     "/hall/stream",
     response_class=Response,
     responses={200: {"description": "Server-Sent Events: docs/events.md", "content": {"text/event-stream": {}}}}
-    | problems("bad-cursor", "not-found", "rate-limited", "overloaded"),
+    | problems("bad-cursor", "not-found", "too-many-streams", "overloaded"),
 )
 async def stream_hall(
     request: Request,
@@ -100,7 +100,7 @@ async def stream_hall(
     reader = await feed.reader_of(service.pool, caller, asked.outlet_id)
     settings = service.settings
     if settings.rate_limits and service.hub.streams_of(reader.key) >= ceil(STREAMS_PER_READER / settings.processes):
-        raise Problem("rate-limited", retry_after_seconds=5)
+        raise Problem("too-many-streams", retry_after_seconds=5)
     place = last_event_id or asked.after
     after = None if place is None else feed.cursor_of(place)
     return Stream(service.hub, service.pool, reader, token_sha256=caller.token_sha256, after=after)

@@ -12,7 +12,9 @@ from api.shapes import Amount, Closed, Code
 
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
-Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1, description="as last seen; another answers stale-version")]
+Version = Annotated[
+    int, Field(strict=True, ge=1, le=2**31 - 1, description="as last seen; another answers stale-version")
+]
 Note = Annotated[str, Field(min_length=1, max_length=2000)]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
 

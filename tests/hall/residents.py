@@ -3,6 +3,7 @@
 What it holds is made along the edges of the machines (`tests.hall.made`), so an answer about any of it is a real one.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,15 @@ from tests.hall import made
 from tests.hall.callers import Client, Hall
 
 LIMIT_FEN = 10**12
+TERMS = {
+    "target_customers": "tech firms of the park",
+    "rate": {"basis": "LPR1Y", "from_bp": 305, "to_bp": 420},
+    "line_months": 36,
+    "draw_months": 12,
+    "repayments": ["bullet"],
+    "is_revolving": True,
+    "channel": "both",
+}
 PURPOSES = ("working-capital", "equipment", "r-and-d", "orders", "other")
 
 
@@ -48,6 +58,15 @@ class Town:
     def __getitem__(self, who: str) -> Client:
         return self.clients[who]
 
+    async def request(self, state: str = "broadcast", **given: Any) -> str:
+        """Another request of the firm."""
+        usual = {"consent_id": self.things["consent_id"], "purpose": secrets.token_hex(4)}
+        return await made.request(self.hall.owner, self.firm, state, **usual | given)
+
+    async def claim(self, state: str) -> made.Claim:
+        """Another claim of `mine`, on a request of its own."""
+        return await made.claim(self.hall.owner, await self.request(), self.mine, state)
+
 
 async def town(hall: Hall) -> Town:
     """A town in which every state of every machine that a caller can meet is there once."""
@@ -82,6 +101,7 @@ async def _people(here: Town) -> None:
     await hall.owner.execute(
         "UPDATE hall.client SET outlet_id = $2 WHERE id = $1", here["sister bank"].client_id, here.sister
     )
+    await hall.owner.execute("UPDATE hall.product SET terms = $1::text::jsonb", made.json_of(TERMS))
     await hall.owner.execute(
         "UPDATE hall.enterprise SET registered_by = $2 WHERE uscc = $1", here.firm, here["portal"].client_id
     )

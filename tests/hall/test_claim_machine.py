@@ -10,7 +10,7 @@ import pytest
 from api.database import Connection
 from tests.hall import made
 from tests.hall.made import Bank, Claim, Refused, act, enterprise_actor
-from tests.hall.test_request_machine import pass_time, publish, subscribe, sweep, version
+from tests.hall.test_request_machine import decided, need, pass_time, publish, subscribe, sweep, version
 
 RICH = 60_000_000
 PROOF = "cd" * 32
@@ -37,10 +37,10 @@ async def held(owner: Connection, state: str = "held", **offered: Any) -> Claim:
 
 
 def offer(claim: Claim, **given: Any) -> dict[str, Any]:
-    return {"claim_id": claim.id, "fence": claim.fence, "amount_fen": 50_000_000, "rate_basis": "LPR1Y",
-            "basis_bp": 300, "spread_bp": 65, "line_months": 12, "draw_months": 12, "repayment": "bullet", "revolving": True,
-            "fees": [{"name": "assessment", "amount_fen": 100_000}], "conditions": ["pbc-report"],
-            "above_quote_reason": None} | given  # fmt: skip
+    price = {"rate_basis": "LPR1Y", "basis_bp": 300, "spread_bp": 65, "fees": [{"name": "fee", "amount_fen": 100_000}]}
+    terms = {"line_months": 12, "draw_months": 12, "repayment": "bullet", "revolving": True, "above_quote_reason": None}
+    open_points = {"cleared": [], "conditions": ["guarantor-signs"]}
+    return {"claim_id": claim.id, "fence": claim.fence, "amount_fen": 50_000_000} | price | terms | open_points | given
 
 
 async def row(owner: Connection, claim_id: str) -> asyncpg.Record:
@@ -247,6 +247,33 @@ async def test_k3_t12_an_offer_states_its_annual_cost_with_all_fees(owner: Conne
     assert await owner.fetchval("SELECT state FROM hall.financing_request") == "offered"
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await owner.execute("UPDATE hall.offer SET spread_bp = 0")
+
+
+async def test_k3_the_conditions_of_the_decision_are_cleared_before_an_offer(owner: Connection) -> None:
+    bank = await made.bank(owner)
+    uscc = await made.enterprise(owner)
+    me = enterprise_actor(uscc)
+    fr = (await act(owner, me, "draft_request", **need(uscc)))["fr_id"]
+    measured = decided(uscc)
+    measured["decision"]["answer"]["conditions"] = ["pbc_report", "reconcile_invoices"]
+    measured["decision_text"] = orjson.dumps(measured["decision"]["answer"]).decode()
+    consent = await made.consent(owner, uscc)
+    await act(owner, me, "submit_request", fr_id=fr, version=1, consent_id=consent, **measured)
+    await act(owner, me, "broadcast_request", fr_id=fr, version=4, amount_fen=50_000_000, wishes=[bank.institution])
+    await publish(owner)
+    won = await grab(owner, fr, bank)
+    held = {"claim_id": won["claim_id"], "fence": won["fence"]}
+    await act(owner, bank.actor, "contact_enterprise", method="call", proof_sha256=PROOF, **held)
+    shown = await owner.fetchval(
+        "SELECT hall.look_at_dossier($1::text::jsonb, $2)", orjson.dumps(bank.actor).decode(), won["claim_id"]
+    )
+    conditions = orjson.loads(shown)["conditions"]
+    terms = offer(Claim(won["claim_id"], fr, uscc, bank, won["fence"], None))
+    with pytest.raises(Refused, match="conditions-open") as refused:
+        await act(owner, bank.actor, "make_offer", **terms | {"cleared": ["pbc_report"]})
+    assert refused.value.members == {"conditions": ["reconcile_invoices"]}
+    said = await act(owner, bank.actor, "make_offer", **terms | {"cleared": conditions})
+    assert said["cleared"] == conditions
 
 
 async def test_k3_what_is_wrong_with_an_offer_is_told_at_once(owner: Connection) -> None:

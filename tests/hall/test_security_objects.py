@@ -1,16 +1,20 @@
-"""What belongs to others does not exist (reliability.md §6, API1): by path, inside bodies, by guessing, after the end."""
+"""What belongs to others does not exist (reliability.md §6, API1): by path, inside bodies, by guessing, at the end."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
 from api.limits import CALLS
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.conftest import _database, on
 from tests.hall.residents import Town, town
 
 CONTACT = {"method": "call", "proof_sha256": made.HASH}
@@ -20,15 +24,16 @@ OFFER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-async def hall(database: str, home: Path) -> AsyncIterator[Hall]:
-    async with serving(database, home) as served:
-        yield served
+@pytest.fixture(scope="module")
+def database(server: str, template: str) -> Iterator[str]:
+    """One for all tests here: what a test changes it makes itself."""
+    yield from _database(server, template)
 
 
-@pytest.fixture
-async def here(hall: Hall) -> Town:
-    return await town(hall)
+@pytest.fixture(scope="module")
+async def here(database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
+    async with serving(database, tmp_path_factory.mktemp("home")) as hall:
+        yield await town(hall)
 
 
 def problem(answer: httpx2.Response) -> tuple[int, str]:
@@ -145,7 +150,7 @@ async def test_the_ways_lead_somewhere_for_those_who_may(here: Town) -> None:
             own_only = here.neighbour in path or "draft" in path or here.things["quote_id"] in path
             if method == "GET" and not own_only and "stream" not in path and "subscriptions" not in path:
                 found = await tried(here[owner], method, path, body)
-                of_bank = "financing-requests" in path and stranger == "other bank" or "/products" in path
+                of_bank = ("financing-requests" in path and stranger == "other bank") or "/products" in path
                 assert found.status_code == 200 or of_bank, (owner, path, found.text)
 
 
@@ -167,11 +172,12 @@ async def states(here: Town) -> list[tuple[Any, ...]]:
 
 async def test_api1_ids_of_others_inside_a_body_are_refused(here: Town) -> None:
     """The outlet, officer, product, claim, facility, consent or institution that a body names must be the caller's."""
-    owner, there = here.hall.owner, here.things
+    owner = here.hall.owner
     officer = await made.officer(owner, here.mine.outlet)
     rivals = await made.officer(owner, here.other.outlet)
     grab = {"round": 1, "outlet_id": here.other.outlet, "product_id": f"{here.other.product}@1", "card_version": 5}
-    path = f"/v1/financing-requests/{there['fr_id']}/claims"
+    fr = await here.request()
+    path = f"/v1/financing-requests/{fr}/claims"
     tries = [
         (grab | {"outlet_id": here.mine.outlet}, NOT_FOUND),
         (grab | {"product_id": f"{here.mine.product}@1"}, (422, "validation")),
@@ -180,13 +186,13 @@ async def test_api1_ids_of_others_inside_a_body_are_refused(here: Town) -> None:
     ]
     for body, expected in tries:
         assert problem(await here["other bank"].post(path, body)) == expected, body
-    assert await owner.fetchval("SELECT count(*) FROM hall.claim WHERE fr_id = $1", there["fr_id"]) == 0
+    assert await owner.fetchval("SELECT count(*) FROM hall.claim WHERE fr_id = $1", fr) == 0
     assert await owner.fetchval("SELECT sum(held) FROM hall.quota WHERE owner = ANY ($1)", [officer, rivals]) == 0
     won = await here["other bank"].post(path, grab | {"officer_id": rivals})
     assert won.status_code == 201, won.text
 
     neighbours = await made.consent(owner, here.neighbour)
-    draft = await made.request(owner, here.firm, "draft", purpose="r-and-d", scheme="torch-points")
+    draft = await here.request("draft")
     submitted = await here["enterprise"].post(
         f"/v1/financing-requests/{draft}/submit", {"version": 1, "consent_id": neighbours}
     )
@@ -204,7 +210,7 @@ async def test_api1_ids_of_others_inside_a_body_are_refused(here: Town) -> None:
 
 async def test_api1_a_bank_signs_and_corrects_only_what_is_its_own(here: Town) -> None:
     there = here.things
-    accepted = here.claims["accepted"]
+    accepted = await here.claim("accepted")
     signing = {"claim_id": accepted.id, "contract_no": "1", "document_sha256": made.HASH, "signed_on": there["today"],
                "line_ends_on": there["in a year"], "renewed_from": None}  # fmt: skip
     assert problem(await tried(here["other bank"], "POST", "/v1/facilities", signing, accepted.fence)) == NOT_FOUND
@@ -224,7 +230,7 @@ async def test_api1_a_bank_signs_and_corrects_only_what_is_its_own(here: Town) -
 
 async def test_api1_the_loser_and_the_one_who_gave_up_read_no_dossier(here: Town) -> None:
     """X2: access ends with the claim, in the same transaction; a sister outlet inherits nothing."""
-    claim = here.claims["contacted"]
+    claim = await here.claim("contacted")
     path = f"/v1/claims/{claim.id}/dossier"
     assert (await here["bank"].get(path)).status_code == 200
     released = await tried(here["bank"], "POST", f"/v1/claims/{claim.id}/release", {"reason": "no"}, claim.fence)
@@ -256,13 +262,23 @@ async def test_api1_a_bank_does_not_learn_whether_a_firm_is_known(here: Town) ->
     assert answers[0] == answers[1]
 
 
-async def test_api1_guessed_ids_hit_nothing_and_the_guesser_is_slowed_down(database: str, home: Path) -> None:
-    """Ids have 64 random bits and more; each guess costs a call of the institution's pace (G3)."""
-    async with serving(database, home, rate_limits=True) as hall:
-        here = await town(hall)
-        stranger = here["other bank"]
-        statuses = [
-            (await stranger.get(f"/v1/claims/{made.new('cl')}/dossier")).status_code for _ in range(CALLS.burst + 30)
-        ]
-        assert set(statuses) == {404, 429}
-        assert statuses.index(429) >= CALLS.burst - 5
+@pytest.fixture
+async def paced(server: str, template: str, home: Path) -> AsyncIterator[Hall]:
+    """A hall that counts calls."""
+    name = f"jifen_test_{secrets.token_hex(6)}"
+    owner = await asyncpg.connect(server)
+    await owner.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    async with serving(on(server, name), home, rate_limits=True) as hall:
+        yield hall
+    await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await owner.close()
+
+
+async def test_api1_guessed_ids_hit_nothing_and_the_guesser_is_slowed_down(paced: Hall) -> None:
+    """Ids have 74 random bits; each guess costs a call of the institution's pace (G3)."""
+    stranger = await paced.client("bank", institution=await paced.institution("a bank"))
+    guesses = [f"/v1/claims/{made.new('cl')}/dossier" for _ in range(4 * CALLS.burst)]
+    answers = await asyncio.gather(*(stranger.get(path) for path in guesses))
+    counted = Counter(one.status_code for one in answers)
+    assert set(counted) == {404, 429}
+    assert counted[404] >= CALLS.burst

@@ -1,0 +1,211 @@
+"""Two acts at once, in every order of their statements: each outcome is one that some order of whole acts has (§4)."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import asyncpg
+import pytest
+
+from api.database import Connection
+from api.invariants import violated
+from tests.hall import made
+from tests.hall.interleaving import MOST_STEPS, Act, conductor, make_steps
+
+STEPPED = (
+    "act_grab", "act_contact_enterprise", "act_give_up_claim", "act_make_offer", "act_accept_offer",
+    "act_withdraw_request", "act_report_drawdown", "own_claim", "claim_is_over", "move_claim", "take_hold", "reserve",
+    "void_reservation", "attribute_reservation", "announce_round", "sweep_claim", "set_limit", "locked_facility",
+    "square",
+)  # fmt: skip
+AT_MOST = 14
+"""Statements after which a session is interrupted, counted from its first; later ones are tried in the long form."""
+SHORT = 7
+"""Orders of each pair that the short form tries, spread over all of them."""
+OUTCOMES = {
+    "claim and claim": {("ok", "grab-lost"), ("grab-lost", "ok")},
+    # The lapse opens the second round, in which a claim on the first is lost as before.
+    "claim and lapse": {("grab-lost", "ok")},
+    # The sweeper leaves out what another holds, and comes again.
+    "contact and lapse": {("stale-fence", "ok"), ("stale-fence", "nothing"), ("ok", "nothing"), ("ok", "ok")},
+    "accept and withdraw": {("ok", "stale-version"), ("stale-version", "ok"), ("illegal-transition", "ok")},
+    "drawdown and limit cut": {("ok", "ok")},
+    "release and offer": {("ok", "ok"), ("ok", "stale-fence")},
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the acts of a pair are about."""
+
+    owner: Connection
+    banks: tuple[made.Bank, made.Bank]
+    uscc: str
+
+
+async def claim_and_claim(scene: Scene) -> tuple[Act, Act]:
+    fr = await made.request(scene.owner, scene.uscc, purpose=secrets.token_hex(4), amount_fen=1_000_000)
+    return tuple(_act(one.actor, "grab", **_claim(fr, one)) for one in scene.banks)  # pyright: ignore[reportReturnType]
+
+
+async def claim_and_lapse(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "held")
+    await _overdue(scene, claim)
+    return _act(scene.banks[1].actor, "grab", **_claim(claim.fr, scene.banks[1])), _sweep
+
+
+async def contact_and_lapse(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "held")
+    await _overdue(scene, claim, milliseconds=8)
+    contact = _act(claim.bank.actor, "contact_enterprise", claim_id=claim.id, fence=claim.fence, method="call",
+                   proof_sha256=made.HASH)  # fmt: skip
+    return contact, _sweep
+
+
+async def accept_and_withdraw(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "offered")
+    me = made.enterprise_actor(scene.uscc)
+    version = await scene.owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", claim.fr)
+    return (
+        _act(me, "accept_offer", offer_id=claim.offer, version=version, sha256=made.HASH),
+        _act(me, "withdraw_request", fr_id=claim.fr, version=version, note="changed plans"),
+    )
+
+
+async def drawdown_and_limit_cut(scene: Scene) -> tuple[Act, Act]:
+    uscc = await made.enterprise(scene.owner, limit_fen=3_000_000)
+    facility = await made.facility(scene.owner, uscc, scene.banks[0], 2_000_000)
+    today = str(await scene.owner.fetchval("SELECT hall.today()"))
+    draw = _act(scene.banks[0].actor, "report_drawdown", facility_id=facility, amount_fen=1_500_000, drawn_on=today,
+                bank_ref=secrets.token_hex(8), first_loan=False, evidence_sha256=made.HASH)  # fmt: skip
+
+    async def cut(connection: Connection) -> Any:
+        await connection.execute("SELECT hall.set_limit($1, 1000000, hall.hall_now() + interval '1 day')", uscc)
+        return "cut"
+
+    return draw, cut
+
+
+async def release_and_offer(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "contacted")
+    fenced = {"claim_id": claim.id, "fence": claim.fence}
+    return (
+        _act(claim.bank.actor, "give_up_claim", to="released", reason="no-capacity", **fenced),
+        _act(claim.bank.actor, "make_offer", amount_fen=1_000_000, rate_basis="LPR1Y", basis_bp=300, spread_bp=65,
+             line_months=12, draw_months=12, repayment="bullet", revolving=True, fees=[], conditions=[],
+             above_quote_reason=None, **fenced),
+    )  # fmt: skip
+
+
+PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
+    "claim and claim": claim_and_claim,
+    "claim and lapse": claim_and_lapse,
+    "contact and lapse": contact_and_lapse,
+    "accept and withdraw": accept_and_withdraw,
+    "drawdown and limit cut": drawdown_and_limit_cut,
+    "release and offer": release_and_offer,
+}
+
+
+def orders(*, whole: bool) -> list[list[tuple[int, int]]]:
+    """Turns that interrupt one session after so many statements, and, in the long form, the other one too."""
+    once = [[(which, steps), (1 - which, MOST_STEPS)] for which, steps in product((0, 1), range(AT_MOST))]
+    if not whole:
+        return once[:: max(1, len(once) // SHORT)]
+    twice = [
+        [(which, first), (1 - which, second)]
+        for which, first, second in product((0, 1), range(AT_MOST), range(1, AT_MOST))
+    ]
+    return once + twice
+
+
+async def played(database: str, owner: Connection, pair: str, *, whole: bool) -> set[tuple[str, str]]:
+    """The outcomes of a pair over its orders; after each the hall is whole."""
+    await make_steps(owner, STEPPED)
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
+    uscc = await made.enterprise(owner, limit_fen=10**12)
+    scene = Scene(owner, (await made.bank(owner), await made.bank(owner)), uscc)
+    seen: set[tuple[str, str]] = set()
+    tried = orders(whole=whole)
+    async with conductor(database) as conducting:
+        for turns in tried:
+            outcome = await conducting.play(await PAIRS[pair](scene), turns)
+            assert outcome in OUTCOMES[pair], (pair, turns, outcome)
+            seen.add(outcome)
+            while await owner.fetchval("SELECT hall.sweep()") is not None:
+                pass
+    while await owner.fetchval("SELECT published FROM hall.sequence_feed('default', 1000)"):
+        pass
+    broken = {name: rows for name, rows in (await violated(owner)).items() if rows}
+    assert not broken, (pair, broken)
+    print(f"{pair}: {len(tried)} orders, outcomes {sorted(seen)}")
+    return seen
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_two_acts_at_once_end_as_one_after_the_other(database: str, owner: Connection, pair: str) -> None:
+    await played(database, owner, pair, whole=False)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_two_acts_at_once_in_every_order_with_two_interruptions(
+    database: str, owner: Connection, pair: str
+) -> None:
+    await played(database, owner, pair, whole=True)
+
+
+def _act(who: dict[str, Any], name: str, **args: Any) -> Act:
+    return lambda connection: made.act(connection, who, name, **args)
+
+
+async def _sweep(connection: Connection) -> Any:
+    return await connection.fetchval("SELECT hall.sweep_claim()")
+
+
+def _claim(fr: str, bank: made.Bank) -> dict[str, Any]:
+    return {"fr_id": fr, "round": 1, "outlet_id": bank.outlet, "product_id": bank.product, "product_version": 1,
+            "card_version": 5}  # fmt: skip
+
+
+async def _claimed(scene: Scene, state: str) -> made.Claim:
+    fr = await made.request(scene.owner, scene.uscc, purpose=secrets.token_hex(4), amount_fen=1_000_000)
+    return await made.claim(scene.owner, fr, scene.banks[0], state)
+
+
+async def _overdue(scene: Scene, claim: made.Claim, milliseconds: int = 0) -> None:
+    """Let the claim's lease end in so many milliseconds."""
+    await scene.owner.execute(
+        "UPDATE hall.claim SET deadline = hall.hall_now() + $2 * interval '1 millisecond' WHERE id = $1",
+        claim.id, milliseconds,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_between", [False, True], ids=["alone", "with another between"])
+async def test_v1_v4_a_subject_is_fed_in_its_order_whoever_began_first(
+    database: str, owner: Connection, *, is_between: bool
+) -> None:
+    """A transaction may begin first, wait for a lock, and so tell of the subject last, under the lower number."""
+    first, between, second = [await asyncpg.connect(database, server_settings={"search_path": "hall"}) for _ in "123"]
+    works = [one.transaction() for one in (first, between, second)]
+    for one, work in zip((first, between, second), works, strict=True):
+        await work.start()
+        await one.fetchval("SELECT pg_current_xact_id()")
+    if not is_between:
+        await works[1].rollback()
+    for one, work in ((second, works[2]), (first, works[0])):
+        await one.execute("SELECT hall.emit('fr/one', 'fin.test.told.v1', '{}')")
+        await work.commit()
+    await owner.execute("SELECT hall.sequence_feed('default', 100)")
+    if is_between:
+        await works[1].rollback()
+    while await owner.fetchval("SELECT published FROM hall.sequence_feed('default', 100)"):
+        pass
+    fed = await owner.fetch(
+        "SELECT e.subject_sequence AS no FROM hall.feed f JOIN hall.event e ON e.id = f.event_id ORDER BY f.sequence"
+    )
+    assert [one["no"] for one in fed] == [1, 2]
+    for one in (first, between, second):
+        await one.close()
