@@ -44,6 +44,7 @@ _PROBLEM: Mapping[str, Any] = {
                 },
             },
         },
+        "errors_left_out": {"type": "integer", "description": "of `validation`: how many more rules are broken"},
     },
     "additionalProperties": True,
 }

@@ -19,6 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 REFUSED = "JF001"
 """SQLSTATE of `hall.refuse`: the message is the problem's code, the detail its members as JSON."""
 
+MOST_RULES = 500
 CODES = "x-problem-codes"
 """Where an operation's response keeps the codes of its problems until the OpenAPI file is written."""
 
@@ -96,7 +97,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        return Problem("validation", errors=broken_rules(error.errors()))
+        return _of_rules(error.errors())
     if isinstance(error, HTTPException):
         return _of_router(error)
     if isinstance(error, Overloaded):
@@ -131,6 +132,13 @@ def refused(error: asyncpg.PostgresError) -> Problem:
 def broken_rules(errors: Sequence[Any]) -> list[dict[str, str]]:
     """Every broken rule with the JSON Pointer of its place in the body, or the parameter it stands in; no value."""
     return [_broken_rule(tuple(one["loc"]), str(one["type"]), str(one["msg"])) for one in errors]
+
+
+def _of_rules(errors: Sequence[Any]) -> Problem:
+    """All broken rules, or so many of them: an answer must not be a multiple of what was sent."""
+    left_out = len(errors) - MOST_RULES
+    more: dict[str, Any] = {"errors_left_out": left_out} if left_out > 0 else {}
+    return Problem("validation", errors=broken_rules(errors[:MOST_RULES]), **more)
 
 
 def _broken_rule(place: tuple[int | str, ...], kind: str, sentence: str) -> dict[str, str]:

@@ -16,7 +16,8 @@ create function hall.reach(p_actor jsonb, fr hall.financing_request) returns tex
         when p_actor ->> 'institution' is null then null
         when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.is_live(c.state)
             and c.institution_id = p_actor ->> 'institution'
-            and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)) then 'holder'
+            and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)
+            and hall.hall_now() < c.deadline) then 'holder'  -- X2: over is over, swept or not
         when not fr.is_suspended and exists (
             select 1 from hall.round r join hall.outlet o on o.no = any (r.audience)
             where r.fr_id = fr.id and r.n = fr.round_no and r.published_at is not null

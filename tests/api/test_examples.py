@@ -52,6 +52,16 @@ def test_the_program_has_the_commands_that_others_rely_on() -> None:
         "replay",
         "policy check",
         "policy show",
+        "serve",
+        "migrate",
+        "load",
+        "openapi",
+        "clients add",
+        "clients add-key",
+        "clients list",
+        "clients revoke",
+        "invariants",
+        "export outcomes",
     }
 
 
@@ -94,7 +104,19 @@ def substituted(example: str, real: Ground) -> list[str]:
     return [names.get(word, word) for word in words] + (["--trials", "1"] if words[0] == "train" else [])
 
 
-@pytest.mark.parametrize("example", [one for one in EXAMPLES if "data import" not in one and "demo" not in one])
+SERVICE = ("serve", "migrate", "load", "openapi", "clients", "invariants", "export")
+"""Commands that want a database: their examples run in tests/hall/test_service_examples.py."""
+
+
+def needs_a_database(example: str) -> bool:
+    words = shlex.split(example)
+    return words[1] in SERVICE or (words[1] == "replay" and "--from" not in words)
+
+
+ALONE = [one for one in EXAMPLES if "data import" not in one and "demo" not in one and not needs_a_database(one)]
+
+
+@pytest.mark.parametrize("example", ALONE)
 def test_every_example_runs(example: str, workshop: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop.root)
     assert done(workshop.home, *substituted(example, workshop)).strip()

@@ -60,9 +60,8 @@ async def put_in(owner: Connection, mutant: Mutant) -> None:
             "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'hall'::regnamespace AND proname = $1",
             edit.function,
         )
-        assert source and source.count(edit.old) == 1, (
-            f"{mutant.name}: {edit.old!r} does not stand once in {edit.function}"
-        )
+        assert source is not None, f"{mutant.name}: there is no function hall.{edit.function}"
+        assert source.count(edit.old) == 1, f"{mutant.name}: {edit.old!r} does not stand once in {edit.function}"
         await owner.execute(source.replace(edit.old, edit.new))
     for statement in mutant.without:
         await owner.execute(statement)
@@ -194,7 +193,7 @@ MUTANTS = (
         "contested",
         frozenset({"checker", "I1"}),
         (
-            Edit("act_grab", "n = shown.n for update;", "n = shown.n;"),
+            Edit("act_grab", "n = shown.n for no key update;", "n = shown.n;"),
             Edit("act_grab", "set taken = taken + 1,", "set taken = shown.taken + 1,"),
             Edit("act_grab", _GUARD, ""),
         ),
@@ -240,7 +239,7 @@ MUTANTS = (
         "claims held are counted without the lock of their counter",
         "caps",
         frozenset({"I14"}),
-        (Edit("take_hold", "perform 1 from hall.quota where owner = p_institution for update;", ""),),
+        (Edit("take_hold", "perform 1 from hall.quota where owner = p_institution for no key update;", ""),),
     ),
     Mutant(
         "M11",
@@ -250,4 +249,4 @@ MUTANTS = (
         door=lambda service, _owner, _draw: nullcontext(StaleReads(service)),
     ),
 )
-"""M6 is caught in test_feed.py, M13 in test_kills.py; docs/reliability.md says which are not tried."""
+"""M6 is caught in test_sequencer.py, M13 in test_kills.py; docs/reliability.md says which are not tried."""

@@ -48,7 +48,7 @@ class Town:
     neighbour: str
     clients: dict[str, Client] = field(default_factory=dict)
     claims: dict[str, made.Claim] = field(default_factory=dict)
-    things: dict[str, str] = field(default_factory=dict)
+    things: dict[str, Any] = field(default_factory=dict)
 
     @property
     def roles(self) -> dict[str, str]:

@@ -222,8 +222,8 @@ async def broadcast(stage: Stage, portal: Ear, firm: Firm) -> str:
     fr = drafted.json()["fr_id"]
     await made.limit(stage.owner, firm.uscc, firm.limit_fen)
     await stage.owner.execute(
-        "UPDATE hall.financing_request SET consent_id = $2, quote_fen = $3, quote_expires_at = now() + interval '30 days' "
-        "WHERE id = $1", fr, consent.json()["consent_id"], firm.quote_fen,
+        "UPDATE hall.financing_request SET consent_id = $2, quote_fen = $3, "
+        "quote_expires_at = now() + interval '30 days' WHERE id = $1", fr, consent.json()["consent_id"], firm.quote_fen,
     )  # fmt: skip
     for edge, state in (("T2", "submitted"), ("T4", "screened"), ("T6", "quoted")):
         await stage.owner.execute("SELECT hall.move_request($1, $2, $3, 'engine', hall.hall_now())", fr, edge, state)
@@ -236,7 +236,7 @@ async def broadcast(stage: Stage, portal: Ear, firm: Firm) -> str:
 async def opened(ear: Ear, count: int) -> list[dict[str, Any]]:
     """The cards of the hall, once so many are there."""
     async with asyncio.timeout(20):
-        while len(cards := (await ear.call("GET", "/v1/hall?limit=200")).json()["items"]) < count:
+        while len(cards := (await ear.call("GET", "/v1/hall?limit=200")).json()["items"]) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return cards
 
@@ -271,7 +271,7 @@ async def knock(ear: Ear, card: dict[str, Any], firm: Firm) -> None:
 
 
 async def test_s11_before_its_claim_a_bank_gets_no_byte_that_names_a_firm_or_its_amount(stage: Stage) -> None:
-    """Cards by snapshot, stream and poll, errors, heads and logs of thirty requests; after the claim the dossier alone."""
+    """Cards by snapshot, stream and poll, errors, heads, logs of thirty requests; after the claim the dossier alone."""
     portal = await stage.ear("portal")
     winner, loser, polling = [await stage.bank() for _ in range(3)]
     operator = await stage.ear("operator")
@@ -331,8 +331,8 @@ async def test_a_member_too_many_on_the_card_is_found_in_snapshot_stream_and_pol
     written: Any = await stage.owner.fetchval("SELECT pg_get_functiondef('hall.card_of'::regproc)")
     spoiled = written.replace(
         "'first_loan', fr.is_first_loan)",
-        "'first_loan', fr.is_first_loan, 'hint', (SELECT e.contact_phone FROM hall.enterprise e WHERE e.uscc = fr.uscc), "
-        "'asked', fr.amount_fen)",
+        "'first_loan', fr.is_first_loan, 'asked', fr.amount_fen, "
+        "'hint', (SELECT e.contact_phone FROM hall.enterprise e WHERE e.uscc = fr.uscc))",
     )
     assert spoiled != written
     await stage.owner.execute(spoiled)

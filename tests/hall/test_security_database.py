@@ -36,7 +36,9 @@ WHERE c.relnamespace = 'hall'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm'
 """
 _DEFINERS = """
 SELECT p.oid::regprocedure::text AS name, coalesce(p.proconfig, '{}') AS settings,
-    EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g WHERE g.grantee = 0) AS is_public
+    EXISTS (
+        SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g WHERE g.grantee = 0
+    ) AS is_public
 FROM pg_proc AS p
 WHERE p.prosecdef AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 """

@@ -15,7 +15,7 @@ import pytest
 from api.door import MOST_BYTES
 from api.outcomes import export_outcomes
 from tests.hall import made
-from tests.hall.callers import Hall, serving
+from tests.hall.callers import Client, serving
 from tests.hall.conftest import _database
 from tests.hall.residents import Town, town
 
@@ -34,6 +34,12 @@ async def here(database: str, tmp_path_factory: pytest.TempPathFactory) -> Async
 
 def problem(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, answer.json().get("type", "").removeprefix("/problems/")
+
+
+async def posted(client: Client, path: str, body: Any) -> httpx2.Response:
+    """A POST with every header that an act may want."""
+    headers = client.headers | {"Idempotency-Key": secrets.token_hex(8), "Claim-Fence": "1"}
+    return await client.http.post(path, json=body, headers=headers)
 
 
 # ----------------------------------------------------------------------------------------------- API3: properties
@@ -61,17 +67,18 @@ async def test_api3_nobody_sets_what_the_hall_alone_decides(here: Town) -> None:
         ("admin", "/v1/institutions"): {"name": "A"},
     }  # fmt: skip
     forged = {
-        "status": "accepted", "state": "active", "limit_fen": 10**15, "quote_fen": 10**15, "winner": here.other.institution,
-        "fence": 99, "tenant": "other", "institution_id": here.other.institution, "role": "admin", "scopes": ["admin:write"],
-        "registered_by": "me", "opens_at": "2020-01-01T00:00:00Z", "hold_caps": 999, "annual_cost_bp": 0, "__proto__": {},
-        "version_": 1, "is_suspended": False,
+        "status": "accepted", "state": "active", "limit_fen": 10**15, "quote_fen": 10**15,
+        "winner": here.other.institution,
+        "fence": 99, "tenant": "other", "institution_id": here.other.institution, "role": "admin",
+        "scopes": ["admin:write"], "registered_by": "me", "opens_at": "2020-01-01T00:00:00Z", "hold_caps": 999,
+        "annual_cost_bp": 0, "__proto__": {}, "version_": 1, "is_suspended": False,
     }  # fmt: skip
     before = await counts(here)
     for (who, path), body in bodies.items():
-        answer = await here[who].post(path, body | forged)
+        answer = await posted(here[who], path, body | forged)
         assert problem(answer) == (422, "validation"), path
-        refused = {one["pointer"] for one in answer.json()["errors"]}
-        assert {f"/{name}" for name in forged} <= refused, path
+        refused = {one["pointer"].rsplit("/", 1)[-1] for one in answer.json()["errors"]}
+        assert set(forged) <= refused, path
     assert await counts(here) == before
 
 
@@ -102,15 +109,16 @@ async def test_api4_what_is_too_much_is_refused_and_leaves_no_memory_behind(here
         "members": (b"{" + b",".join(b'"m%d":1' % n for n in range(80_000)) + b"}", (422, "validation")),
         "a long number": (b'{"name": ' + b"1" * 900_000 + b"}", (400, "malformed-json")),
     }
-    for _ in range(5):
+    for _ in range(2):
         for name, (body, expected) in bodies.items():
             answer = await admin.http.post("/v1/institutions", content=body, headers=headers)
             assert problem(answer) == expected, name
             assert len(answer.content) < MOST_BYTES, name
     queries = [
         ("/v1/hall", {"limit": "1000000000"}), ("/v1/hall", {"limit": "-1"}), ("/v1/hall", {"limit": "1" * 5000}),
-        ("/v1/hall", {"cursor": "A" * 5000}), ("/v1/hall", {"outlet_id": "A" * 30_000}), ("/v1/products", {"limit": "0"}),
-        ("/v1/hall", {"$where": "sleep(10)"}), ("/v1/hall/stream", {"after": "9" * 500}),
+        ("/v1/hall", {"cursor": "A" * 5000}), ("/v1/hall", {"outlet_id": "A" * 30_000}),
+        ("/v1/products", {"limit": "0"}), ("/v1/hall", {"$where": "sleep(10)"}),
+        ("/v1/hall/stream", {"after": "9" * 500}),
     ]  # fmt: skip
     for path, query in queries:
         assert problem(await bank.get(path, **query))[0] in (400, 422), (path, query)
@@ -133,8 +141,25 @@ async def test_api4_a_pattern_is_matched_in_time_that_grows_with_the_text_alone(
     for text in hostile:
         body = {"uscc": text, "name": text, "district": text, "industry_section": text, "contact_phone": text}
         assert problem(await here["portal"].post("/v1/enterprises", body)) == (422, "validation")
-        assert problem(await here["bank"].post("/v1/facilities", {"contract_no": text}))[0] == 422
+        assert problem(await posted(here["bank"], "/v1/facilities", {"contract_no": text})) == (422, "validation")
     assert clock() - began < 10
+
+
+async def test_api4_a_body_that_comes_drop_by_drop_is_not_waited_for(
+    here: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.door.BODY_SECONDS", 0.3)
+    address = here.hall.http.base_url
+    head = (
+        f"POST /v1/institutions HTTP/1.1\r\nHost: hall\r\nAuthorization: {here['admin'].headers['Authorization']}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000\r\nIdempotency-Key: k\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(head.encode() + b'{"name"')
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n")
+    assert b" 400 " in answer
+    writer.close()
 
 
 # ---------------------------------------------------------------------------------------- API10: what others send
@@ -209,7 +234,8 @@ async def test_api10_a_hostile_name_is_kept_as_text_and_comes_back_as_json_alone
     for name in ("a\nb", "a\x1b[2J", "\x00", "a\x7f", "", "a" * 201):
         body = {"uscc": here.firm, "name": name, "district": "350211", "industry_section": "I"}
         assert problem(await here["enterprise"].post("/v1/enterprises", body))[0] in (400, 422), name
-    assert await here.hall.owner.fetchval("SELECT count(*) FROM hall.claim") >= 4
+    claims: Any = await here.hall.owner.fetchval("SELECT count(*) FROM hall.claim")
+    assert claims >= 4
 
 
 async def test_api10_a_reference_cannot_be_a_formula(here: Town) -> None:

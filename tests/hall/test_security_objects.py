@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from api.limits import CALLS
+from data_contracts.uscc import made_up_code
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.conftest import _database, on
@@ -20,7 +21,8 @@ from tests.hall.residents import Town, town
 CONTACT = {"method": "call", "proof_sha256": made.HASH}
 OFFER = {
     "amount_fen": 40_000_000, "rate_basis": "LPR1Y", "basis_bp": 300, "spread_bp": 50, "line_months": 12,
-    "draw_months": 12, "repayment": "bullet", "revolving": True, "fees": [], "conditions": [],
+    "draw_months": 12, "repayment": "bullet", "revolving": True, "fees": [], "cleared": [],
+    "conditions": [],
 }  # fmt: skip
 
 
@@ -247,10 +249,9 @@ async def test_api1_the_loser_and_the_one_who_gave_up_read_no_dossier(here: Town
 
 async def test_api1_a_bank_does_not_learn_whether_a_firm_is_known(here: Town) -> None:
     """Without a consent the answer about a firm of the hall is the one about a code that nobody has."""
-    from data_contracts.uscc import made_up_code
-
     answers = []
-    for code in (here.neighbour, made_up_code(987_654)):
+    known = await made.enterprise(here.hall.owner, limit_fen=10**9)
+    for code in (known, made_up_code(987_654)):
         answer = await here["other bank"].get(f"/v1/enterprises/{code}/limit", purpose="financing")
         answers.append(answer.json() | {"trace_id": "", "instance": ""})
         assert problem(await here["other bank"].get(f"/v1/enterprises/{code}/exposure")) == NOT_FOUND
