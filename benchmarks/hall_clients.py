@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 from urllib.parse import urlsplit
 
 SENT = re.compile(rb'"sent": ?(\d{19})')
@@ -19,8 +20,8 @@ class Line(asyncio.Protocol):
         self._had = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Remember where to write."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not one by name
 
     async def said(self, message: bytes) -> int:
         """Send a message; the status of its answer."""
@@ -29,6 +30,7 @@ class Line(asyncio.Protocol):
         return await self._answer
 
     def data_received(self, data: bytes) -> None:
+        """Gather an answer until it is whole."""
         self._had += data
         head, end, body = self._had.partition(b"\r\n\r\n")
         if not end:
@@ -40,10 +42,12 @@ class Line(asyncio.Protocol):
             self._answer.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError(str(exc)))
 
     def close(self) -> None:
+        """End it."""
         self._transport.close()
 
 
@@ -57,11 +61,12 @@ class Ear(asyncio.Protocol):
         self.heard: list[tuple[int, int]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Ask for the stream."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not one by name
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        """Note each event and the time."""
         now = time.time_ns()
         if not self.is_open.done():
             # Both peers say something at once: the head of the answer.
@@ -70,6 +75,7 @@ class Ear(asyncio.Protocol):
         self.heard += [(int(sent), now) for sent in SENT.findall(whole)]
 
     def close(self) -> None:
+        """End it."""
         self._transport.close()
 
 
@@ -94,7 +100,8 @@ async def ears(address: str, requests: Sequence[bytes]) -> AsyncGenerator[list[E
     opened: list[Ear] = []
     try:
         for request in requests:
-            opened.append((await loop.create_connection(lambda sent=request: Ear(sent), at.hostname, at.port))[1])
+            _, ear = await loop.create_connection(lambda sent=request: Ear(sent), at.hostname, at.port)
+            opened.append(ear)
         async with asyncio.timeout(60):
             if not all(await asyncio.gather(*(one.is_open for one in opened))):
                 raise SystemExit("a stream was refused")

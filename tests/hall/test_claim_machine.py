@@ -10,7 +10,7 @@ import pytest
 from api.database import Connection
 from tests.hall import made
 from tests.hall.made import Bank, Claim, Refused, act, enterprise_actor
-from tests.hall.test_request_machine import decided, need, pass_time, publish, subscribe, sweep, version
+from tests.hall.test_request_machine import decided, need, pass_time, publish, subscribe, sweep, told, version
 
 RICH = 60_000_000
 PROOF = "cd" * 32
@@ -64,10 +64,10 @@ async def test_c4_losing_says_the_round_and_nothing_about_the_winner(owner: Conn
     await grab(owner, fr, winner)
     with pytest.raises(Refused, match="grab-lost") as lost:
         await grab(owner, fr, loser)
-    told = lost.value.members
-    assert told["round"] == 1
-    assert told["next_round_possible"] == "unknown"
-    assert not {winner.institution, winner.outlet, winner.client} & set(str(told).replace("'", " ").split())
+    said = lost.value.members
+    assert said["round"] == 1
+    assert said["next_round_possible"] == "unknown"
+    assert not {winner.institution, winner.outlet, winner.client} & set(str(said).replace("'", " ").split())
 
 
 async def test_c7_a_won_claim_answers_the_same_again_also_after_the_lease(owner: Connection) -> None:
@@ -264,13 +264,13 @@ async def test_k3_the_conditions_of_the_decision_are_cleared_before_an_offer(own
     won = await grab(owner, fr, bank)
     held = {"claim_id": won["claim_id"], "fence": won["fence"]}
     await act(owner, bank.actor, "contact_enterprise", method="call", proof_sha256=PROOF, **held)
-    shown = await owner.fetchval(
-        "SELECT hall.look_at_dossier($1::text::jsonb, $2)", orjson.dumps(bank.actor).decode(), won["claim_id"]
+    shown = await told(
+        owner, "SELECT hall.look_at_dossier($1::text::jsonb, $2)", orjson.dumps(bank.actor).decode(), won["claim_id"]
     )
     conditions = orjson.loads(shown)["conditions"]
     terms = offer(Claim(won["claim_id"], fr, uscc, bank, won["fence"], None))
     with pytest.raises(Refused, match="conditions-open") as refused:
-        await act(owner, bank.actor, "make_offer", **terms | {"cleared": ["pbc_report"]})
+        await act(owner, bank.actor, "make_offer", **{**terms, "cleared": ["pbc_report"]})
     assert refused.value.members == {"conditions": ["reconcile_invoices"]}
     said = await act(owner, bank.actor, "make_offer", **terms | {"cleared": conditions})
     assert said["cleared"] == conditions
@@ -358,8 +358,8 @@ async def test_x2_the_dossier_ends_with_the_claim_and_every_look_is_logged(owner
 
 async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Connection) -> None:
     fr, (bank,) = await hall(owner)
-    year = await owner.fetchval("SELECT max(year) FROM hall.calendar_year")
-    now = await owner.fetchval("SELECT hall.hall_now()")
+    year = await told(owner, "SELECT max(year) FROM hall.calendar_year")
+    now = await told(owner, "SELECT hall.hall_now()")
     await pass_time(owner, days=(year + 1 - now.year) * 365.25 + 30)
     await owner.execute("UPDATE hall.round SET closes_at = hall.hall_now() + interval '1 day'")
     await owner.execute("UPDATE hall.exposure SET limit_expires_at = hall.hall_now() + interval '30 days'")

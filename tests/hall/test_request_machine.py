@@ -16,12 +16,17 @@ CASE_MANAGER = actor("case-manager", "case-manager")
 FIRST, SECOND = actor("admin", "admin-1"), actor("admin", "admin-2")
 
 
+async def told(owner: Connection, query: str, *args: object) -> Any:
+    """The one value that a query gives."""
+    return await owner.fetchval(query, *args)
+
+
 async def state(owner: Connection, fr: str) -> str:
-    return await owner.fetchval("SELECT state FROM hall.financing_request WHERE id = $1", fr)
+    return await told(owner, "SELECT state FROM hall.financing_request WHERE id = $1", fr)
 
 
 async def version(owner: Connection, fr: str) -> int:
-    return await owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", fr)
+    return await told(owner, "SELECT version FROM hall.financing_request WHERE id = $1", fr)
 
 
 async def pass_time(owner: Connection, **by: float) -> None:
@@ -58,8 +63,9 @@ async def publish(owner: Connection) -> None:
     """As the sequencer does it, with the gate at once."""
     await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
     # A transaction of another test on the same server may hold the horizon back for a moment.
-    while await owner.fetchval("SELECT waiting FROM hall.sequence_feed('default', 1000)"):
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while await told(owner, "SELECT waiting FROM hall.sequence_feed('default', 1000)"):
+            await asyncio.sleep(0.02)  # noqa: ASYNC110  (the database has no event to wait for)
 
 
 def need(uscc: str, **given: Any) -> dict[str, Any]:
@@ -298,7 +304,7 @@ async def test_t19_cancelling_needs_four_eyes(owner: Connection) -> None:
     uscc = await made.enterprise(owner, limit_fen=60_000_000)
     bank = await made.bank(owner)
     await made.facility(owner, uscc, bank, 20_000_000)
-    fr = await owner.fetchval("SELECT id FROM hall.financing_request")
+    fr = await told(owner, "SELECT id FROM hall.financing_request")
     with pytest.raises(Refused, match="four-eyes-required"):
         await order(owner, fr, "cancel", approver=FIRST)
     assert await state(owner, fr) == "signed"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2
@@ -184,7 +185,7 @@ async def test_a_copy_from_a_dump_holds_every_row_and_invariant_and_takes_claims
     assert not any((await violated(copy)).values())
     begun = await copy.fetchval("SELECT hall.begin_epoch('default')")
     assert begun == (done.epoch or 0) + 1
-    args = wanted(banks[1]) | {"fr_id": open_fr, "product_id": banks[1].product, "product_version": 1}
+    args: dict[str, Any] = wanted(banks[1]) | {"fr_id": open_fr, "product_id": banks[1].product, "product_version": 1}
     assert (await made.act(copy, banks[1].actor, "grab", **args))["fr_id"] == open_fr
     later = await publish_all(copy)
     assert (later.epoch, (later.head or 0) > (done.head or 0)) == (begun, True)
@@ -200,7 +201,7 @@ def ran(program: str, *words: str | Path) -> None:
     subprocess.run([folder / program, *known], check=True, env=os.environ | {"PGCONNECT_TIMEOUT": "10"})
 
 
-async def counts(connection: asyncpg.Connection) -> dict[str, int]:
+async def counts(connection: asyncpg.Connection) -> dict[str, int | None]:
     """Rows of every table of the hall."""
     names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hall' ORDER BY 1")
     assert len(names) > 20
