@@ -65,7 +65,7 @@ async def publish(owner: Connection) -> None:
     # A transaction of another test on the same server may hold the horizon back for a moment.
     async with asyncio.timeout(20):
         while await told(owner, "SELECT waiting FROM hall.sequence_feed('default', 1000)"):
-            await asyncio.sleep(0.02)  # noqa: ASYNC110  (the database has no event to wait for)
+            await asyncio.sleep(0.02)
 
 
 def need(uscc: str, **given: Any) -> dict[str, Any]:
