@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer with venv, and a package index. Everything else goes into .venv.
-#   make demo          made-up park -> check -> train -> limits
+#   make demo          made-up park -> check -> train -> limits -> the hall, where simulated banks race
 #   make test          the tests
 #   make check         format, lint, import contracts, types, tests
 #   make soak          every promise in its long form; SOAK=2000 sets how many examples each
@@ -30,7 +30,7 @@ check: .venv/.built
 	@$(BIN)/python -m pytest -n 2
 
 soak: .venv/.built
-	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -m "soak or hypothesis"
+	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -rP -m "soak or hypothesis"
 
 # No index, no host and no path stands in the lock; each file is named by its hash alone.
 lock: .venv/.built

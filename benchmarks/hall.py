@@ -34,6 +34,7 @@ from hall_clients import Ear, ears, lines, message
 from hall_quotes import p, quotes
 from hall_stage import (
     PATH,
+    WARM,
     banks,
     database,
     known_to_pgbench,
@@ -126,7 +127,8 @@ async def claims(stage: Stage, *, contested: bool) -> None:
     # Tokens and plans of a first run are not what is measured.
     await claimed(stage, stage.taken(BANKS), 1, contested=False)
     for who in ORDER:
-        first = stage.taken(each if contested else each * BANKS)
+        turns = each if who == "API" else WARM + each
+        first = stage.taken(turns if contested else turns * BANKS)
         if who == "API":
             client, server, began = (
                 psutil.Process().cpu_times(),
@@ -289,7 +291,11 @@ async def all_of(chosen: argparse.Namespace) -> None:
 
 async def hall_cases(chosen: argparse.Namespace, url: str, owner: asyncpg.Connection) -> None:
     racers = await banks(owner, BANKS)
-    await requests(owner, round(chosen.seconds * (4 * 4 * BANKS + 6 * 4)) + 3 * BANKS + 20)
+    turns = {
+        "grabs": round(chosen.seconds * 16) * BANKS + 2 * WARM * BANKS,
+        "race": round(chosen.seconds * 24) + 2 * WARM,
+    }
+    await requests(owner, sum(turns.get(case, 0) for case in chosen.only) + 4 * BANKS)
     await known_to_pgbench(owner, racers)
     frs = await staged(owner)
     print(f"{len(frs):,} open requests, {BANKS} banks, no draw of chance\n", flush=True)
@@ -300,6 +306,9 @@ async def hall_cases(chosen: argparse.Namespace, url: str, owner: asyncpg.Connec
         if "race" in chosen.only:
             await claims(stage, contested=True)
         if "streams" in chosen.only:
+            while await owner.fetchval("SELECT EXISTS (SELECT FROM hall.unpublished)"):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            await asyncio.sleep(2)
             await streams(stage)
 
 

@@ -70,7 +70,7 @@ class Ear(asyncio.Protocol):
         now = time.time_ns()
         if not self.is_open.done():
             # Both peers say something at once: the head of the answer.
-            self.is_open.set_result(data[9:12] == b"200")
+            self.is_open.set_result(data[9:12] == b"200" or data)
         whole, _, self._rest = (self._rest + data).rpartition(b"\n")
         self.heard += [(int(sent), now) for sent in SENT.findall(whole)]
 
@@ -84,7 +84,7 @@ async def lines(address: str, count: int) -> AsyncGenerator[list[Line]]:
     """So many open connections."""
     at = urlsplit(address)
     loop = asyncio.get_running_loop()
-    opened = [(await loop.create_connection(Line, at.hostname, at.port))[1] for _ in range(count)]
+    opened = [(await loop.create_connection(Line, at.hostname or "", at.port or 80))[1] for _ in range(count)]
     try:
         yield opened
     finally:
@@ -100,11 +100,13 @@ async def ears(address: str, requests: Sequence[bytes]) -> AsyncGenerator[list[E
     opened: list[Ear] = []
     try:
         for request in requests:
-            _, ear = await loop.create_connection(lambda sent=request: Ear(sent), at.hostname, at.port)
+            _, ear = await loop.create_connection(lambda sent=request: Ear(sent), at.hostname or "", at.port or 80)
             opened.append(ear)
         async with asyncio.timeout(60):
-            if not all(await asyncio.gather(*(one.is_open for one in opened))):
-                raise SystemExit("a stream was refused")
+            answers = await asyncio.gather(*(one.is_open for one in opened))
+        refused = [said for said in answers if said is not True]
+        if refused:
+            raise SystemExit(f"{len(refused)} streams were refused: {refused[0].decode()}")
         yield opened
     finally:
         for one in opened:
@@ -113,7 +115,7 @@ async def ears(address: str, requests: Sequence[bytes]) -> AsyncGenerator[list[E
 
 def message(line: str, token: str = "", key: str = "", body: bytes = b"") -> bytes:
     """A request's bytes."""
-    head = [f"{line} HTTP/1.1", "Host: hall"]
+    head = [f"{line} HTTP/1.1", "Host: hall", "Accept: application/json, text/event-stream"]
     head += [f"Authorization: Bearer {token}"] if token else []
     head += [f"Idempotency-Key: {key}"] if key else []
     head += ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
