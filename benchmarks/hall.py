@@ -244,7 +244,7 @@ async def streams(stage: Stage) -> None:
 
     async def peer() -> None:
         body = await stage.owner.fetchval("SELECT body FROM hall.feed WHERE type = 'fin.bench.told.v1' LIMIT 1")
-        opened = await nchan_streams(stage, body)
+        opened = await nchan_streams(stage, str(body))
         found.setdefault("nginx + nchan", []).extend((at - sent) / 1e6 for ear in opened for sent, at in ear.heard)
         due["nginx + nchan"] = due.get("nginx + nchan", 0) + SUBSCRIBERS * events_of(stage)
 
