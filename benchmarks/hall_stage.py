@@ -169,8 +169,7 @@ def serving(url: str, home: Path) -> Generator[tuple[str, int]]:
 async def pgbench(url: str, script: str, clients: int, each: int, **variables: int) -> float:
     """Transactions a second of a script that every client runs `WARM + each` times.
 
-    A connection that is new plans every statement of every function: what counts begins when each client has done
-    `WARM`, and ends when the first has done all.
+    A connection that is new plans every statement of every function, so the first `WARM` of each do not count.
     """
     words = [found_programs(Settings().postgres_bin).folder / "pgbench", "-n", "-M", "prepared", "-j", "2"]
     words += ["-c", str(clients), "-t", str(WARM + each)]
@@ -185,17 +184,15 @@ async def pgbench(url: str, script: str, clients: int, each: int, **variables: i
         _, wrong = await done.communicate()
         if done.returncode:
             raise SystemExit(f"pgbench failed: {wrong.decode()[-2000:]}")
-        return await asyncio.to_thread(steady_rate, Path(folder), WARM, each)
+        return await asyncio.to_thread(steady_rate, Path(folder), WARM * clients)
 
 
-def steady_rate(folder: Path, warm: int, each: int) -> float:
-    """Transactions a second while all clients were at it, by pgbench's log."""
+def steady_rate(folder: Path, warm: int) -> float:
+    """Transactions a second by pgbench's log, after so many."""
     lines = [line.split() for log in folder.glob("log*") for line in log.read_text(encoding="utf-8").splitlines()]
-    # Of a line: client, its count, time spent, script, second and microsecond of its end.
-    ended = [(int(line[1]), int(line[4]) + int(line[5]) / 1e6) for line in lines]
-    begun_at = max(at for count, at in ended if count == warm)
-    ended_at = min(at for count, at in ended if count == warm + each)
-    return sum(begun_at < at <= ended_at for _, at in ended) / (ended_at - begun_at)
+    # The last but one column is the second of a transaction's end, the last its microseconds.
+    ended = sorted(int(line[4]) + int(line[5]) / 1e6 for line in lines)[warm:]
+    return (len(ended) - 1) / (ended[-1] - ended[0])
 
 
 def version_of(program: str, *words: str) -> str | None:

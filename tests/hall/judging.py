@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from api.invariants import violated
-
 from api.database import Connection
+from api.invariants import violated
 from tests.hall.histories import (
     STORED,
     Attempt,
