@@ -44,11 +44,8 @@ TEMPLATE = f"jifen_test_{sha256(''.join([*READ, version('chinesecalendar')]).enc
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """The loop of asynchronous tests; those that start `jifen serve` try uvloop.
-
-    At its end uvloop waits for ever for a connection that a failing test left open.
-    """
-    return "asyncio", {"use_uvloop": False}
+    """The loop of the service, on which all asynchronous tests and fixtures run."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture
