@@ -134,7 +134,9 @@ async def state_of(connection: Connection, tenant: str) -> State:
         SELECT s.epoch, s.head, hall.hall_now() AS now, coalesce((
             SELECT f.sequence FROM hall.feed AS f
             WHERE f.tenant = s.tenant
-                AND f.published_at >= hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer)
+                -- A subselect is asked once; the volatile clock itself would be asked for every row, and no index used.
+                AND f.published_at
+                    >= (SELECT hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
             ORDER BY f.published_at, f.sequence LIMIT 1), s.head + 1) AS oldest
         FROM hall.feed_state AS s
         WHERE s.tenant = $1

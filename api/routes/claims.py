@@ -1,9 +1,9 @@
 """Claims: the grab 抢单, and what the outlet and the enterprise do under it; offers and their acceptance."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from api import access
 from api.calls import Caller, act, allowed, answer, found
@@ -68,6 +68,12 @@ class NewOffer(Closed):
     ]
     conditions: Annotated[list[Reason], Field(max_length=20, description="what the offer itself still depends on")]
     above_quote_reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _a_draw_fits_the_line(self) -> Self:
+        if self.draw_months > self.line_months:
+            raise ValueError("a draw cannot last longer than the line")
+        return self
 
 
 class Acceptance(Closed):

@@ -96,13 +96,13 @@ async def stream_hall(
 ) -> Response:
     """Every event the caller may have, in order, as it comes; `Last-Event-ID` goes before `after` (V7)."""
     service = request.app.state.service
+    place = last_event_id or asked.after
+    after = None if place is None else feed.cursor_of(place)
     expect_begun(service.hub)
     reader = await feed.reader_of(service.pool, caller, asked.outlet_id)
     settings = service.settings
     if settings.rate_limits and service.hub.streams_of(reader.key) >= ceil(STREAMS_PER_READER / settings.processes):
         raise Problem("too-many-streams", retry_after_seconds=5)
-    place = last_event_id or asked.after
-    after = None if place is None else feed.cursor_of(place)
     return Stream(service.hub, service.pool, reader, token_sha256=caller.token_sha256, after=after)
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from api.database import Connection
+from api.routes.claims import NewOffer
 from tests.hall import made
 from tests.hall.made import Bank, Claim, Refused, act, enterprise_actor
 from tests.hall.test_request_machine import decided, need, pass_time, publish, subscribe, sweep, told, version
@@ -247,6 +249,14 @@ async def test_k3_t12_an_offer_states_its_annual_cost_with_all_fees(owner: Conne
     assert await owner.fetchval("SELECT state FROM hall.financing_request") == "offered"
     with pytest.raises(asyncpg.PostgresError, match="append-only"):
         await owner.execute("UPDATE hall.offer SET spread_bp = 0")
+
+
+def test_k3_an_offer_whose_draw_outlasts_its_line_is_refused_at_the_door() -> None:
+    terms = offer(Claim("cl", "fr", "code", Bank("in", "ol", 1, "pr", "cn"), 1, None))
+    body = {name: value for name, value in terms.items() if name not in ("claim_id", "fence")}
+    NewOffer.model_validate(body | {"line_months": 12, "draw_months": 12})
+    with pytest.raises(ValidationError, match="a draw cannot last longer than the line"):
+        NewOffer.model_validate(body | {"line_months": 12, "draw_months": 13})
 
 
 async def test_k3_the_conditions_of_the_decision_are_cleared_before_an_offer(owner: Connection) -> None:
