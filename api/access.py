@@ -36,10 +36,13 @@ class Card(BaseModel):
 
 
 class Source(BaseModel):
-    """A channel that brought the request."""
+    """A channel that brought the request, and what it said of the need."""
 
     channel: str
     channel_ref: str
+    amount_fen: int
+    term_months: int
+    first_loan: bool | None
     received_at: str
 
 
@@ -66,10 +69,15 @@ class ClaimView(BaseModel):
 
 
 class RequestView(BaseModel):
-    """A request as far as the caller reaches: `whole`, `holder` of its claim, or only its `card`."""
+    """A request as far as the caller reaches: `whole`, `holder` of its claim, or only its `card`.
+
+    A holder's look is logged with the consent that allows it; where none does, `withheld` is the code that says why, and
+    no member names the enterprise or an amount.
+    """
 
     fr_id: str
     reach: Literal["whole", "holder", "card"]
+    withheld: Literal["consent-missing", "consent-revoked"] | None = None
     round: RoundView | None
     card: Card | None = None
     uscc: str | None = None
@@ -116,7 +124,11 @@ class OfferFee(BaseModel):
 
 
 class OfferView(BaseModel):
-    """An offer; `annual_cost_bp` is the rate plus all fees over the term of a draw, per year, rounded up."""
+    """An offer; `annual_cost_bp` is the rate plus all fees over the term of a draw, per year, rounded up.
+
+    `sha256` is over the canonical JSON (RFC 8785) of all members before it: drop it and what stands behind it, and compute
+    the same. `live_until`, while the offer can be accepted: `valid_until`, and as much later as the request was suspended.
+    """
 
     offer_id: str
     claim_id: str
@@ -140,6 +152,7 @@ class OfferView(BaseModel):
     made_at: str
     sha256: str
     claim_state: str | None = None
+    live_until: str | None = None
 
 
 class Withheld(BaseModel):
@@ -175,8 +188,8 @@ class Dossier(BaseModel):
 
 
 async def request_view(connection: Connection, caller: Caller, fr_id: str) -> Json | None:
-    """The request as far as the caller reaches; None where it does not exist for them."""
-    return await connection.fetchval("select hall.request_view($1, $2)", caller.actor(), fr_id)
+    """The request as far as the caller reaches, a holder's look logged; None where it does not exist for them."""
+    return await connection.fetchval("select hall.look_at_request($1, $2)", caller.actor(), fr_id)
 
 
 async def history_view(connection: Connection, caller: Caller, fr_id: str) -> Json | None:
@@ -203,9 +216,17 @@ async def dossier(connection: Connection, caller: Caller, claim_id: str) -> Json
     """The dossier of a live claim; the look is logged in the same statement.
 
     Raises:
-        Problem: consent-revoked; the refused look is logged too.
+        Problem: consent-revoked or consent-missing; the refused look is logged too.
     """
-    shown = await connection.fetchval("select hall.look_at_dossier($1, $2)", caller.actor(), claim_id)
+    return unwithheld(await connection.fetchval("select hall.look_at_dossier($1, $2)", caller.actor(), claim_id))
+
+
+def unwithheld(shown: Json | None) -> Json | None:
+    """What was shown, unless all of it was withheld.
+
+    Raises:
+        Problem: why: consent-revoked or consent-missing.
+    """
     if shown is not None and "withheld" in shown:
-        raise Problem("consent-revoked")
+        raise Problem(shown["withheld"])
     return shown

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import asyncpg
 from pydantic import BaseModel
 
+from api.access import unwithheld
 from api.calls import Caller
 from api.database import Connection
 
@@ -95,7 +96,7 @@ class Status(BaseModel):
 
 
 class Facility(BaseModel):
-    """A signed facility. `line_fen` is what the bank leaves open of `ceiling_fen`; `binds`: it counts in the limit."""
+    """A signed facility. `line_fen` is what the bank leaves open of `ceiling_fen`."""
 
     facility_id: str
     fr_id: str
@@ -112,7 +113,7 @@ class Facility(BaseModel):
     over_limit_fen: int
     outstanding_fen: int
     revolving: bool
-    binds: bool
+    counts_in_limit: bool
     contract_no: str
     document_sha256: str
     annual_rate_bp: int
@@ -157,17 +158,26 @@ class Reservation(BaseModel):
     round: int
     amount_fen: int
     institution_id: str | None
-    binds: bool
+    counts_in_limit: bool
     state: Literal["pending", "committed", "voided"]
     made_at: str
     resolved_at: str | None
 
 
+class SchemeLimit(BaseModel):
+    """The latest quote of a scheme whose quote binds, and what a request of it may still reserve."""
+
+    scheme: str
+    limit_fen: int
+    expires_at: str
+    available_fen: int
+
+
 class Exposure(Amounts):
     """What an enterprise owes and has reserved: totals for the holder of a live claim, itemised for its own side.
 
-    `guard` says whether the limit refuses or only informs. `limit_target_fen` is a lower limit that waits until the
-    amounts fit.
+    `guard` says whether the limit refuses or only informs. `limit_fen` is the greatest of the schemes' limits and bounds
+    all amounts together; `limit_target_fen` is a lower one that waits until they fit.
     """
 
     uscc: str
@@ -175,7 +185,7 @@ class Exposure(Amounts):
     guard: Literal["refuses", "informs-only"]
     limit_fen: int | None = None
     limit_target_fen: int | None = None
-    limit_expires_at: str | None = None
+    limits: list[SchemeLimit] | None = None
     institutions: list[Share] | None = None
     reservations: list[Reservation] | None = None
     facilities: list[Facility] | None = None
@@ -228,7 +238,7 @@ async def facility_view(connection: Connection, caller: Caller, facility_id: str
 
 async def exposure_view(connection: Connection, caller: Caller, uscc: str) -> Json | None:
     """An enterprise's exposure as far as the caller reaches (hall.md §11); None: it does not exist for them."""
-    return await connection.fetchval("SELECT hall.exposure_view($1, $2)", caller.actor(), uscc)
+    return unwithheld(await connection.fetchval("SELECT hall.look_at_exposure($1, $2)", caller.actor(), uscc))
 
 
 async def cases(

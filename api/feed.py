@@ -306,7 +306,7 @@ async def open_cards(pool: Pool, reader: Reader, after: tuple[datetime, str] | N
             JOIN hall.enterprise AS e ON e.uscc = f.uscc
             WHERE r.state = 'open' AND r.closes_at > hall.hall_now() AND NOT f.is_suspended AND f.tenant = $1
                 AND (coalesce(r.audience && (SELECT hall.outlets_of($2, $3)), false)
-                    OR coalesce(f.uscc = $4, false) OR coalesce(e.registered_by = $5, false))
+                    OR coalesce(f.uscc = $4, false) OR coalesce(e.portal = $5, false))
                 AND ($6::timestamptz IS NULL OR (r.published_at, r.fr_id) > ($6, $7))
             ORDER BY r.published_at, r.fr_id
             LIMIT $8

@@ -109,10 +109,10 @@ _CLAIMS = (
         "I23",
         "One open request per enterprise, scheme and purpose; one first loan per enterprise",
         """
-        SELECT uscc FROM hall.financing_request WHERE state <> 'draft' AND NOT hall.is_final(state)
+        SELECT uscc FROM hall.financing_request WHERE hall.seeks_a_bank(state)
         GROUP BY tenant, uscc, scheme, purpose HAVING count(*) > 1
         UNION ALL
-        SELECT uscc FROM hall.first_loan GROUP BY uscc HAVING count(*) > 1
+        SELECT uscc FROM hall.first_loan WHERE withdrawn_at IS NULL GROUP BY uscc HAVING count(*) > 1
         """,
     ),
 )
@@ -211,7 +211,7 @@ _MONEY = (
         UNION ALL
         SELECT e.uscc FROM hall.exposure e
         WHERE e.pending_fen <> (SELECT coalesce(sum(r.amount_fen), 0) FROM hall.reservation r
-            WHERE r.uscc = e.uscc AND r.state = 'pending' AND r.binds)
+            WHERE r.uscc = e.uscc AND r.state = 'pending' AND r.counts_in_limit)
         """,
     ),
     Invariant(

@@ -50,7 +50,7 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
         stored = await _stored(service.pool, known)
         if stored is None:
             raise Problem("quote-cap", retry_after_seconds=asked["seconds_left"])
-        return _measured(stored, binds=asked["binds"])
+        return _measured(stored, quote_binds=asked["quote_binds"])
     made = await engines.run(lambda: engines.ready(asked["policy"]).made(sources, uscc, asked["today"]))
     if made is None:
         raise Problem(
@@ -59,7 +59,7 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
         )
     # Another version of a library may have decided the same otherwise; the first decision stands.
     stored = await _stored(service.pool, made.decision["answer"]["decision_id"])
-    return _measured(stored or made, binds=asked["binds"])
+    return _measured(stored or made, quote_binds=asked["quote_binds"])
 
 
 async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:
@@ -76,7 +76,7 @@ async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:
 async def _asked(pool: Pool, uscc: str, scheme: str) -> dict[str, Any]:
     row = await pool.fetchrow(
         """
-        SELECT c.today, s.policy, s.binds, e.uscc, hall.quotes_left_today($1) AS "left",
+        SELECT c.today, s.policy, s.quote_binds, e.uscc, hall.quotes_left_today($1) AS "left",
             ceil(extract(epoch FROM hall.start_of(c.today + 1) - hall.hall_now()))::integer AS seconds_left
         FROM (SELECT hall.today() AS today) c
         LEFT JOIN hall.scheme s ON s.name = $2
@@ -98,7 +98,7 @@ async def _stored(pool: Pool, decision: str) -> Made | None:
     return None if row is None else Made(row["content"], row["text"])
 
 
-def _measured(made: Made, *, binds: bool) -> Measured:
+def _measured(made: Made, *, quote_binds: bool) -> Measured:
     answer = made.decision["answer"]
     return Measured(
         decision=made.decision,
@@ -106,7 +106,7 @@ def _measured(made: Made, *, binds: bool) -> Measured:
         outcome=answer["outcome"],
         limit_fen=answer["limit_fen"],
         reasons=orjson.loads(answer["reasons"]),
-        quote_binds=binds,
+        quote_binds=quote_binds,
     )
 
 

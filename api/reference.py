@@ -43,7 +43,7 @@ class Scheme(Record):
     """What a request may come under: the credit policy that answers it, and whether amounts keep to the quote."""
 
     policy: str
-    binds: bool
+    quote_binds: bool
     title: Words
 
 
@@ -232,7 +232,13 @@ def _own_text(own: Path | None) -> str | None:
 
 def _tables(policy: HallPolicy) -> list[tuple[str, Sequence[Row]]]:
     schemes: list[Row] = [
-        {"name": name, "policy": one.policy, "binds": one.binds, "title_zh": one.title.zh, "title_en": one.title.en}
+        {
+            "name": name,
+            "policy": one.policy,
+            "quote_binds": one.quote_binds,
+            "title_zh": one.title.zh,
+            "title_en": one.title.en,
+        }
         for name, one in policy.schemes.items()
     ]
     problems: list[Row] = [
@@ -277,7 +283,7 @@ _SCHEMES = """
     WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.scheme, $1::text::jsonb)),
         gone AS (DELETE FROM hall.scheme WHERE name NOT IN (SELECT name FROM wanted))
     INSERT INTO hall.scheme AS kept SELECT * FROM wanted
-    ON CONFLICT (name) DO UPDATE SET policy = excluded.policy, binds = excluded.binds,
+    ON CONFLICT (name) DO UPDATE SET policy = excluded.policy, quote_binds = excluded.quote_binds,
         title_zh = excluded.title_zh, title_en = excluded.title_en
     WHERE kept IS DISTINCT FROM excluded
 """

@@ -57,7 +57,7 @@ async def portal(owner: asyncpg.Connection) -> tuple[str, str]:
         "VALUES ($1, $2, 'k', $3, clock_timestamp() + interval '1 day')",
         sha256(token.encode()).digest(), client, scopes,
     )  # fmt: skip
-    await owner.execute("UPDATE hall.enterprise SET registered_by = $1", client)
+    await owner.execute("UPDATE hall.enterprise SET portal = $1", client)
     return client, token
 
 

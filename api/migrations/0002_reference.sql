@@ -48,12 +48,12 @@ create table hall.problem_type (
 create table hall.scheme (
     name text primary key check (name ~ '^[a-z-]+$'),
     policy text not null,
-    binds boolean not null,
+    quote_binds boolean not null,
     title_zh text not null,
     title_en text not null
 );
 comment on column hall.scheme.policy is 'name of the credit policy that the engine decides by';
-comment on column hall.scheme.binds is 'whether amounts keep to the quote; amounts that need not stand in their own columns (L8)';
+comment on column hall.scheme.quote_binds is 'whether amounts keep to the quote; amounts that need not stand in their own columns (L8)';
 
 create table hall.channel (
     name text primary key check (name ~ '^[a-z-]+$'),
@@ -95,6 +95,19 @@ $$;
 create function hall.new_id(p_prefix text) returns text language sql volatile as $$
     select p_prefix || '_' || replace(hall.uuid7()::text, '-', '')
 $$;
+
+create function hall.jcs(p_value jsonb) returns text language plpgsql immutable strict as $$
+-- Canonical JSON (RFC 8785) of what the hall hashes: members have ASCII names, numbers are whole and below 2^53, so the
+-- order of bytes is the order of UTF-16 and a number is its digits.
+begin
+    return case jsonb_typeof(p_value)
+        when 'object' then '{' || coalesce((select string_agg(to_json(m.key)::text || ':' || hall.jcs(m.value), ','
+            order by m.key collate "C") from jsonb_each(p_value) as m), '') || '}'
+        when 'array' then '[' || coalesce((select string_agg(hall.jcs(i.value), ',' order by i.n)
+            from jsonb_array_elements(p_value) with ordinality as i (value, n)), '') || ']'
+        when 'string' then to_json(p_value #>> '{}')::text
+        else p_value::text end;
+end $$;
 
 -- ------------------------------------------------------------------------------------------------------ working time
 

@@ -73,9 +73,12 @@ create table hall.enterprise (
     contact_phone text,
     industry_section text check (industry_section ~ '^[A-T]$'),
     district text,
-    registered_by text,
+    portal text,
+    entered_by text,
     created_at timestamptz not null default hall.hall_now()
 );
+comment on column hall.enterprise.portal is 'the portal''s client that speaks for it; null: none has taken it up';
+comment on column hall.enterprise.entered_by is 'the client that registered it first, which a clerk may be';
 
 -- ------------------------------------------------------------------------------------------------------------ clients
 

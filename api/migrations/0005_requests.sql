@@ -43,21 +43,29 @@ comment on column hall.financing_request.deadline_minutes is 'working minutes fr
 create function hall.is_final(p_state text) returns boolean language sql immutable as $$
     select p_state in ('INELIGIBLE', 'WITHDRAWN', 'EXPIRED', 'DECLINED', 'CLOSED', 'CANCELLED')
 $$;
--- I23: one open request per enterprise, scheme and purpose. A draft is not open yet.
+create function hall.seeks_a_bank(p_state text) returns boolean language sql immutable as $$
+    -- A draft does not yet; once signed it does no longer, and the next need or a renewal is a request of its own.
+    select p_state in ('submitted', 'screened', 'quoted', 'broadcast', 'claimed', 'offered', 'accepted', 'assisted')
+$$;
+-- I23: one open request per enterprise, scheme and purpose.
 create unique index one_open_request on hall.financing_request (tenant, uscc, scheme, purpose)
-    where state not in ('draft', 'INELIGIBLE', 'WITHDRAWN', 'EXPIRED', 'DECLINED', 'CLOSED', 'CANCELLED');
+    where hall.seeks_a_bank(state);
 create index request_deadline on hall.financing_request (deadline) where deadline is not null;
 create index request_enterprise on hall.financing_request (uscc, created_at);
 
 create table hall.request_source (
     fr_id text not null references hall.financing_request,
+    no integer not null check (no > 0),
     channel text not null,
     channel_ref text not null,
+    amount_fen hall.fen not null,
+    term_months integer not null,
+    first_loan boolean,
     received_at timestamptz not null default hall.hall_now(),
     received_by text not null,
-    primary key (channel, channel_ref, fr_id)
+    primary key (fr_id, no)
 );
-comment on table hall.request_source is 'every channel that brought the request; a second channel with the same need joins the first request';
+comment on table hall.request_source is 'every channel that brought the request and what it said; a second channel with the same need joins the first request';
 
 create table hall.round (
     fr_id text not null references hall.financing_request,
@@ -339,11 +347,11 @@ create function hall.begin_act(p_actor jsonb) returns void language sql as $$
 $$;
 
 create function hall.acts_for(p_actor jsonb, p_uscc text) returns boolean language sql stable as $$
-    -- Whether the actor speaks for the enterprise: itself, or the portal that registered it.
+    -- Whether the actor speaks for the enterprise: itself, or the portal that took it up.
     select case p_actor ->> 'role'
         when 'enterprise' then p_actor ->> 'uscc' = p_uscc
         when 'portal' then exists (
-            select 1 from hall.enterprise where uscc = p_uscc and registered_by = p_actor ->> 'client')
+            select 1 from hall.enterprise where uscc = p_uscc and portal = p_actor ->> 'client')
         else false end
 $$;
 

@@ -16,7 +16,6 @@ create table hall.exposure (
     uscc hall.uscc primary key references hall.enterprise,
     tenant text not null default 'default',
     limit_fen hall.fen not null default 0,
-    limit_expires_at timestamptz,
     limit_target_fen hall.fen,
     pending_fen hall.fen not null default 0,
     committed_fen hall.fen not null default 0,
@@ -27,9 +26,19 @@ create table hall.exposure (
     constraint never_over_lend check (pending_fen + committed_fen + drawn_fen <= limit_fen),
     constraint a_target_lies_below_the_limit check (limit_target_fen < limit_fen)
 );
+comment on column hall.exposure.limit_fen is 'the greatest of the limits of its schemes: what the enterprise may owe in all';
 comment on column hall.exposure.limit_target_fen is 'a lower limit that waits until the amounts fit (L6); null: none waits';
 comment on column hall.exposure.over_limit_fen is 'reported money beyond what was authorised (L4b); outside the CHECK, never without a case';
 comment on column hall.exposure.unbound_drawn_fen is 'under products that do not bind to the quote (L8)';
+
+create table hall.scheme_limit (
+    uscc hall.uscc not null references hall.exposure,
+    scheme text not null,
+    limit_fen hall.fen not null,
+    expires_at timestamptz not null,
+    primary key (uscc, scheme)
+);
+comment on table hall.scheme_limit is 'the latest quote of each scheme whose quote binds (L1): a request may reserve what its own scheme leaves free, all else that the enterprise owes counted';
 
 create table hall.exposure_share (
     uscc hall.uscc not null references hall.exposure,
@@ -51,7 +60,7 @@ create table hall.reservation (
     uscc hall.uscc not null references hall.exposure,
     amount_fen hall.fen not null check (amount_fen > 0),
     institution_id text references hall.institution,
-    binds boolean not null,
+    counts_in_limit boolean not null,
     state text not null default 'pending' check (state in ('pending', 'committed', 'voided')),
     made_at timestamptz not null,
     resolved_at timestamptz,
@@ -59,7 +68,7 @@ create table hall.reservation (
     foreign key (fr_id, round) references hall.round,
     constraint resolved_once check ((state = 'pending') = (resolved_at is null))
 );
-comment on column hall.reservation.binds is 'false: the guard only informs, and the amount did not fit; it stands outside the limit (L8)';
+comment on column hall.reservation.counts_in_limit is 'false: the guard only informs, and the amount did not fit; it stands outside the limit (L8)';
 create unique index one_pending_reservation on hall.reservation (fr_id) where state = 'pending';
 create index reservation_enterprise on hall.reservation (uscc, made_at);
 
@@ -79,7 +88,7 @@ create table hall.facility (
     drawn_fen hall.fen not null default 0,
     over_limit_fen hall.fen not null default 0,
     is_revolving boolean not null,
-    binds boolean not null,
+    counts_in_limit boolean not null,
     contract_no text not null,
     document_sha256 bytea not null check (length(document_sha256) = 32),
     annual_rate_bp integer not null check (annual_rate_bp between 0 and 20000),
@@ -195,14 +204,31 @@ create view hall.money_moved as
         select facility_id, institution_id, 'repayment', bank_ref, repaid_on, amount_fen, paid_by from hall.repayment) m;
 
 create table hall.first_loan (
-    uscc hall.uscc primary key references hall.enterprise,
+    facility_id text not null references hall.facility,
+    no integer not null check (no > 0),
+    uscc hall.uscc not null references hall.enterprise,
     institution_id text not null references hall.institution,
-    facility_id text not null unique references hall.facility,
     evidence_sha256 bytea not null check (length(evidence_sha256) = 32),
-    stated_at timestamptz not null
+    counted_at timestamptz not null,
+    withdrawn_at timestamptz check (withdrawn_at >= counted_at),
+    primary key (facility_id, no)
 );
-comment on table hall.first_loan is '首贷, the bank''s statement with its evidence; an enterprise has one, so it is counted once';
-call hall.append_only('hall.first_loan');
+comment on table hall.first_loan is '首贷, the bank''s statement with its evidence, while money is known to have moved under it';
+comment on column hall.first_loan.withdrawn_at is 'corrections say that no money ever moved (L5); a row is never changed otherwise';
+create unique index a_first_loan_is_counted_once on hall.first_loan (uscc) where withdrawn_at is null;
+
+create function hall.only_withdraw() returns trigger language plpgsql as $$
+begin
+    if tg_op <> 'UPDATE' or old.withdrawn_at is not null or new.withdrawn_at is null
+            or to_jsonb(new) - 'withdrawn_at' <> to_jsonb(old) - 'withdrawn_at' then
+        raise exception 'a first loan is counted and withdrawn, and nothing else' using errcode = 'restrict_violation';
+    end if;
+    return new;
+end $$;
+create trigger only_withdraw before update or delete on hall.first_loan for each row execute function hall.only_withdraw();
+create trigger never_truncate before truncate on hall.first_loan for each statement execute function hall.refuse_change();
+alter table hall.first_loan enable always trigger only_withdraw;
+alter table hall.first_loan enable always trigger never_truncate;
 
 create table hall.facility_report (
     id bigint generated always as identity primary key,
@@ -380,6 +406,6 @@ create trigger tell after insert or update on hall.facility
     for each row execute function hall.tell_facility();
 
 -- Every row here is written by an act; the service only reads.
-revoke insert, update, delete on hall.exposure, hall.exposure_share, hall.reservation, hall.facility, hall.bank_reference,
+revoke insert, update, delete on hall.exposure, hall.scheme_limit, hall.exposure_share, hall.reservation, hall.facility, hall.bank_reference,
     hall.drawdown, hall.repayment, hall.correction, hall.first_loan, hall.facility_report, hall.journal, hall.hall_case,
     hall.reconciliation, hall.reconciliation_line from jifen_service;

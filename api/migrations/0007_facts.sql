@@ -299,8 +299,7 @@ begin
     perform hall.begin_act(p_actor);
     if not (hall.acts_for(p_actor, about)
             or p_actor ->> 'role' = 'scoring' and exists (select 1 from hall.enterprise where uscc = about)
-            or p_actor ->> 'role' = 'clerk' and exists (
-                select 1 from hall.enterprise where uscc = about and registered_by = p_actor ->> 'client')) then
+            or exists (select 1 from hall.enterprise e where e.uscc = about and hall.may_enter(p_actor, e))) then
         perform hall.refuse('not-found');
     end if;
     insert into hall.fact_batch (source_label, fingerprint, made_by, report)
@@ -403,7 +402,7 @@ end $$;
 create function hall.keep_quote(
     p_uscc text, p_scheme text, p_decision_id text, p_outcome text, p_limit_fen bigint, p_expires_at timestamptz
 ) returns text language plpgsql as $$
--- The latest quote, if it tells of the same decision, else a new one; either way it is the enterprise's limit (L1).
+-- The latest quote, if it tells of the same decision, else a new one. Where the scheme's quote binds it is its limit (L1).
 declare
     latest hall.limit_quote;
     quote text;
@@ -413,14 +412,16 @@ begin
     quote := hall.new_id('lq');
     insert into hall.limit_quote (id, uscc, scheme, decision_id, outcome, limit_fen, made_at, expires_at)
         values (quote, p_uscc, p_scheme, p_decision_id, p_outcome, p_limit_fen, hall.hall_now(), p_expires_at);
-    perform hall.set_limit(p_uscc, p_limit_fen, p_expires_at);
+    if (select quote_binds from hall.scheme where name = p_scheme) then
+        perform hall.set_limit(p_uscc, p_scheme, p_limit_fen, p_expires_at);
+    end if;
     return quote;
 end $$;
 
 create function hall.quote_body(p_quote text) returns jsonb language plpgsql stable as $$
 -- What the enterprise is told; the conditional limit and what is missing are for it and not for banks.
 begin
-    return (select jsonb_build_object('quote_id', q.id, 'uscc', q.uscc, 'scheme', q.scheme, 'binds', s.binds,
+    return (select jsonb_build_object('quote_id', q.id, 'uscc', q.uscc, 'scheme', q.scheme, 'quote_binds', s.quote_binds,
         'decision_id', d.id, 'outcome', q.outcome, 'limit_fen', q.limit_fen,
         'conditional_limit_fen', d.content -> 'answer' -> 'conditional_limit_fen',
         'conditions', d.content -> 'answer' -> 'conditions', 'rate_bp', d.content -> 'answer' -> 'rate_bp',
@@ -564,6 +565,39 @@ create function hall.why_withheld(
     ) then 'consent-revoked' else 'consent-missing' end
 $$;
 
+create function hall.broken_for_request(c hall.consent, p_at timestamptz) returns text[] language sql stable as $$
+    -- What a consent lacks to carry a financing request: banks look one after the other, and see at least the quote.
+    select array_remove(array[
+        case when c.purpose <> 'financing' then 'is for the purpose financing' end,
+        case when c.one_time then 'is not used up by one look' end,
+        case when not 'limit' = any (c.data_sets) then 'allows the data set limit' end,
+        case when p_at < c.valid_from then 'has begun' end,
+        case when p_at >= c.valid_to then 'is not over' end,
+        case when exists (select 1 from hall.consent_revocation r where r.consent_id = c.id) then 'is not revoked' end], null)
+$$;
+
+create function hall.request_consent(
+    fr hall.financing_request, p_at timestamptz, p_institution text default null
+) returns text language sql stable as $$
+    -- The consent under which a request is shown to an institution, or to any: the one that it was submitted with, else
+    -- another of the enterprise that allows as much; null: there is none.
+    select c.id from hall.consent c
+    where c.uscc = fr.uscc and cardinality(hall.broken_for_request(c, p_at)) = 0
+        and (p_institution is null or hall.names_recipient(c.recipients, p_institution, true))
+    order by c.id = fr.consent_id desc nulls last, c.valid_to desc, c.id limit 1
+$$;
+
+create function hall.request_recipients(fr hall.financing_request, p_at timestamptz) returns text[] language sql stable as $$
+    -- Whom the consents of a request name, together; null: there is no consent.
+    select array_agg(distinct named.recipient) from hall.consent c cross join unnest(c.recipients) as named (recipient)
+    where c.uscc = fr.uscc and cardinality(hall.broken_for_request(c, p_at)) = 0
+$$;
+
+create function hall.why_request_withheld(fr hall.financing_request) returns text language sql stable as $$
+    select case when exists (select 1 from hall.consent_revocation where consent_id = fr.consent_id)
+        then 'consent-revoked' else 'consent-missing' end
+$$;
+
 create function hall.log_access(
     p_actor jsonb, p_uscc text, p_what text, p_purpose text, p_consent text, p_withheld text default null
 ) returns void language sql volatile as $$
@@ -643,16 +677,24 @@ begin
 end $$;
 
 create function hall.act_revoke_consent(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- From this transaction on nobody looks under the consent. Who could have looked is told, and must acknowledge.
+-- From this transaction on nobody looks under the consent. Who could have looked is told, and must acknowledge. A request
+-- that no other consent carries leaves the hall; a claim goes on, and its holder sees no more of the enterprise.
 declare
     given hall.consent;
     at timestamptz;
     due timestamptz;
     told text;
+    shown text;
+    fr hall.financing_request;
 begin
     perform hall.begin_act(p_actor);
-    select * into given from hall.consent where id = p_args ->> 'consent_id' and uscc = p_args ->> 'uscc' for no key update;
+    select * into given from hall.consent where id = p_args ->> 'consent_id' and uscc = p_args ->> 'uscc';
     if not found or not hall.acts_for(p_actor, given.uscc) then perform hall.refuse('not-found'); end if;
+    for shown in select id from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
+        perform hall.lock_live_round(shown);
+        perform hall.locked_request(shown);
+    end loop;
+    perform 1 from hall.consent where id = given.id for no key update;
     if exists (select 1 from hall.consent_revocation where consent_id = given.id) then
         return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));
     end if;
@@ -672,6 +714,12 @@ begin
             jsonb_build_object('consent_id', given.id, 'purpose', given.purpose, 'data_sets', given.data_sets,
                 'revoked_at', hall.iso(at), 'acknowledge_by', hall.iso(due)),
             p_uscc => given.uscc, p_institution => told);
+    end loop;
+    for fr in select * from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
+        if hall.request_consent(fr, at) is null then
+            perform hall.end_live_round(fr.id, at);
+            perform hall.go_on_or_assist(fr, 'T10', 'T11', p_actor ->> 'client', at, jsonb_build_object('why', 'consent-revoked'));
+        end if;
     end loop;
     return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));
 end $$;

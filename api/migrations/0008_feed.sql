@@ -23,7 +23,7 @@ create table hall.feed (
     primary key (tenant, sequence)
 );
 comment on table hall.feed is 'body is the CloudEvent as every subscriber gets it, frozen; the sequence goes on over epochs and has no gaps (V2)';
-comment on column hall.feed.portal is 'the client that registered the enterprise uscc, which acts for it';
+comment on column hall.feed.portal is 'the portal''s client that speaks for the enterprise uscc';
 comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
 comment on column hall.feed.audience is 'numbers of the outlets of the round that it tells of; null: it concerns no round, or its card is hidden';
 create index feed_time on hall.feed (tenant, published_at);
@@ -85,7 +85,7 @@ begin
     insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, institution_id,
             outlet_no, audience, body)
         values (e.tenant, p_sequence, p_epoch, e.id, p_at, e.type, e.subject, e.uscc,
-            (select registered_by from hall.enterprise where uscc = e.uscc), e.institution_id,
+            (select portal from hall.enterprise where uscc = e.uscc), e.institution_id,
             (select o.no from hall.claim c join hall.outlet o on o.id = c.outlet_id where c.id = coalesce(
                 e.data ->> 'claim_id', (select claim_id from hall.facility where id = e.data ->> 'facility_id'))),
             readers, jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
@@ -209,13 +209,15 @@ end $$;
 create function hall.audience(p_fr text, p_round integer) returns integer[] language sql stable as $$
 -- Numbers of the outlets that round p_round would reach, in order. Round 0: the institutions wished for, by name or by
 -- a product; 1: subscribers in the request's district; 2: subscribers anywhere; the last, and any after it: everybody.
--- Never one whose institution is suspended, or cools down after lapsing or releasing the round before (H5).
+-- Never one whose institution is suspended, or cools down after lapsing or releasing the round before (H5), or that no
+-- consent of the enterprise names.
     select coalesce(array_agg(o.no order by o.no), '{}')
     from hall.financing_request fr
+        cross join lateral (select hall.request_recipients(fr, hall.hall_now()) as named offset 0) consented
         join hall.outlet o on not o.is_closed
         join hall.institution i on i.id = o.institution_id and not i.is_suspended and i.tenant = fr.tenant
         left join hall.subscription s on s.outlet_id = o.id
-    where fr.id = p_fr
+    where fr.id = p_fr and hall.names_recipient(consented.named, i.id, true)
         and case
             when p_round = 0 then i.id = any (fr.wishes)
                 or exists (select 1 from hall.product p where p.id = any (fr.wishes) and p.institution_id = i.id)

@@ -120,16 +120,75 @@ begin
     end if;
 end $$;
 
+create function hall.with_latest_quote(fr hall.financing_request) returns hall.financing_request language plpgsql stable as $$
+-- The request under the latest quote of its scheme, while no bank builds on the one before (a new quote is free).
+declare latest hall.limit_quote;
+begin
+    if fr.state in ('quoted', 'broadcast', 'assisted') then
+        select * into latest from hall.limit_quote where uscc = fr.uscc and scheme = fr.scheme
+            order by made_at desc, id desc limit 1;
+        if found and latest.id is distinct from fr.quote_id then
+            fr.quote_id := latest.id;
+            fr.quote_fen := latest.limit_fen;
+            fr.quote_expires_at := latest.expires_at;
+        end if;
+    end if;
+    return fr;
+end $$;
+
+create function hall.renew_quote(fr hall.financing_request) returns hall.financing_request language plpgsql as $$
+-- Takes the latest quote into the request, whose lock is held.
+declare renewed hall.financing_request := hall.with_latest_quote(fr);
+begin
+    if renewed.quote_id is distinct from fr.quote_id then
+        update hall.financing_request f set quote_id = renewed.quote_id, quote_fen = renewed.quote_fen,
+            quote_expires_at = renewed.quote_expires_at where f.id = fr.id returning * into renewed;
+    end if;
+    return renewed;
+end $$;
+
+create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language sql stable as $$
+    -- Why nobody could win another round of this request; null: somebody could. The code of a problem.
+    select case
+        when hall.request_consent(fr, p_at) is null then hall.why_request_withheld(fr)
+        when fr.quote_binds and p_at >= coalesce(fr.quote_expires_at, '-infinity') then 'quote-expired'
+        when fr.quote_binds and fr.amount_fen > coalesce(fr.quote_fen, 0) then 'over-limit' end
+$$;
+
+create function hall.expect_round_possible(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
+-- T8, T20: a round that somebody could win now; where the quote binds, with what the limit has left for it.
+declare
+    why text := hall.why_no_round(fr, p_at);
+    room bigint;
+begin
+    if why is null and fr.quote_binds and hall.setting('guard_informs_only') = 0 then
+        room := coalesce((select hall.room(e, fr.scheme) from hall.exposure e where e.uscc = fr.uscc), 0);
+        why := case when fr.amount_fen > room then 'over-limit' end;
+    end if;
+    if why is not null then
+        perform hall.refuse(why, case why when 'quote-expired' then
+                jsonb_build_object('quote_expires_at', hall.iso(fr.quote_expires_at))
+            when 'over-limit' then jsonb_build_object('quote_fen', fr.quote_fen, 'available_fen', hall.available(fr.uscc))
+            else '{}' end);
+    end if;
+end $$;
+
 create function hall.go_on_or_assist(
     fr hall.financing_request, p_next_edge text, p_assist_edge text, p_by text, p_at timestamptz, p_reason jsonb default '{}'
 ) returns void language plpgsql as $$
--- The next round while rounds are left, else to the case manager (T10, T11, T13).
+-- The next round while rounds are left and somebody could win it, else to the case manager (T10, T11, T13).
+declare
+    standing hall.financing_request := hall.renew_quote(fr);
+    why text := hall.why_no_round(standing, p_at);
 begin
-    if fr.round_no < hall.setting('rounds') then
-        perform hall.announce_round(fr.id, fr.round_no + 1, p_next_edge, p_by, p_at, p_reason);
+    if why is null and standing.round_no < hall.setting('rounds') then
+        perform hall.announce_round(fr.id, standing.round_no + 1, p_next_edge, p_by, p_at, p_reason);
     else
-        perform hall.move_request(fr.id, p_assist_edge, 'assisted', p_by, p_at, p_reason, hall.setting('assisted_minutes'));
-        perform hall.open_case('assisted', 'fr/' || fr.id, 'no bank took the request in its rounds', p_at);
+        perform hall.move_request(fr.id, p_assist_edge, 'assisted', p_by, p_at,
+            p_reason || case when why is null then '{}' else jsonb_build_object('hindrance', why) end,
+            hall.setting('assisted_minutes'));
+        perform hall.open_case('assisted', 'fr/' || fr.id,
+            coalesce('no further round: ' || why, 'no bank took the request in its rounds'), p_at);
     end if;
 end $$;
 
@@ -146,8 +205,22 @@ end $$;
 
 -- --------------------------------------------------------------------------------------------------------------- acts
 
+create function hall.keep_source(p_fr text, p_args jsonb, p_by text) returns void language sql as $$
+    -- What a channel said of the need; the same word twice is kept once. One intake at a time for one enterprise.
+    insert into hall.request_source (fr_id, no, channel, channel_ref, amount_fen, term_months, first_loan, received_by)
+        select p_fr, 1 + (select count(*) from hall.request_source where fr_id = p_fr), p_args ->> 'channel',
+            p_args ->> 'channel_ref', (p_args ->> 'amount_fen')::bigint, (p_args ->> 'term_months')::integer,
+            (p_args ->> 'first_loan')::boolean, p_by
+        where not exists (select 1 from hall.request_source s where s.fr_id = p_fr
+            and (s.channel, s.channel_ref, s.amount_fen, s.term_months)
+                = (p_args ->> 'channel', p_args ->> 'channel_ref', (p_args ->> 'amount_fen')::bigint,
+                    (p_args ->> 'term_months')::integer)
+            and s.first_loan is not distinct from (p_args ->> 'first_loan')::boolean)
+$$;
+
 create function hall.act_draft_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- T1. A need that another channel already brought joins that request, and its source is kept.
+-- T1. A need that another channel already brought joins that request, and what it said is kept with its source. While the
+-- request is a draft, the enterprise's own word goes before a list's.
 declare
     at timestamptz := hall.hall_now();
     applicant text := p_args ->> 'uscc';
@@ -178,24 +251,31 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('intake ' || applicant, 0));
     select * into standing from hall.financing_request f
         where f.uscc = applicant and f.scheme = p_args ->> 'scheme' and f.purpose = p_args ->> 'purpose'
-            and not hall.is_final(state) order by created_at limit 1;
+            and (state = 'draft' or hall.seeks_a_bank(state)) order by created_at limit 1;
     if found then
-        insert into hall.request_source (fr_id, channel, channel_ref, received_by)
-            values (standing.id, p_args ->> 'channel', p_args ->> 'channel_ref', p_actor ->> 'client')
-            on conflict do nothing;
-        return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', standing.id, 'joined', true));
+        standing := hall.locked_request(standing.id);
+        perform hall.keep_source(standing.id, p_args, p_actor ->> 'client');
+        if standing.state = 'draft' and hall.acts_for(p_actor, applicant) then
+            update hall.financing_request set amount_fen = (p_args ->> 'amount_fen')::bigint,
+                    term_months = (p_args ->> 'term_months')::integer,
+                    is_first_loan = coalesce((p_args ->> 'first_loan')::boolean, is_first_loan)
+                where id = standing.id returning * into standing;
+        end if;
+        return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', standing.id, 'joined', true)
+            || case when hall.may_intake(p_actor, standing) then jsonb_build_object('state', standing.state,
+                'version', standing.version, 'amount_fen', standing.amount_fen, 'term_months', standing.term_months)
+                else '{}' end);
     end if;
     made := hall.new_id('fr');
     insert into hall.financing_request (id, uscc, registered_by, scheme, quote_binds, amount_fen, term_months, purpose,
             industry_section, district, is_first_loan, state, edge, moved_at, moved_by, deadline)
-        values (made, applicant, p_actor ->> 'client', scheme.name, scheme.binds, (p_args ->> 'amount_fen')::bigint,
+        values (made, applicant, p_actor ->> 'client', scheme.name, scheme.quote_binds, (p_args ->> 'amount_fen')::bigint,
             (p_args ->> 'term_months')::integer, p_args ->> 'purpose', company.industry_section, company.district,
             (p_args ->> 'first_loan')::boolean, 'draft', 'T1', at, p_actor ->> 'client',
             at + make_interval(days => hall.setting('draft_days')::integer));
-    insert into hall.request_source (fr_id, channel, channel_ref, received_by)
-        values (made, p_args ->> 'channel', p_args ->> 'channel_ref', p_actor ->> 'client');
-    return jsonb_build_object('status', 201, 'body',
-        jsonb_build_object('fr_id', made, 'joined', false, 'state', 'draft', 'version', 1));
+    perform hall.keep_source(made, p_args, p_actor ->> 'client');
+    return jsonb_build_object('status', 201, 'body', jsonb_build_object('fr_id', made, 'joined', false, 'state', 'draft',
+        'version', 1, 'amount_fen', (p_args ->> 'amount_fen')::bigint, 'term_months', (p_args ->> 'term_months')::integer));
 end $$;
 
 create function hall.may_intake(p_actor jsonb, fr hall.financing_request) returns boolean language sql stable as $$
@@ -215,6 +295,7 @@ declare
     expires timestamptz;
     decision text;
     quote text;
+    broken text[];
 begin
     perform hall.begin_act(p_actor);
     fr := hall.locked_request(p_args ->> 'fr_id');
@@ -222,7 +303,12 @@ begin
     if not hall.may_intake(p_actor, fr) then perform hall.refuse('not-found'); end if;
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'draft');
-    if not hall.consent_lives(p_args ->> 'consent_id', fr.uscc, at) then perform hall.refuse('consent-missing'); end if;
+    select hall.broken_for_request(c, at) into broken from hall.consent c
+        where c.id = p_args ->> 'consent_id' and c.uscc = fr.uscc;
+    if not found then broken := '{is one of the enterprise}'; end if;
+    if cardinality(broken) > 0 then
+        perform hall.refuse('consent-missing', jsonb_build_object('broken', to_jsonb(broken)));
+    end if;
     update hall.financing_request set consent_id = p_args ->> 'consent_id' where id = fr.id;
     begin
         perform hall.move_request(fr.id, 'T2', 'submitted', me, at);
@@ -268,21 +354,14 @@ begin
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'quoted');
     if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
-    if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-revoked'); end if;
     select jsonb_agg(jsonb_build_object('pointer', '/wishes/' || (i - 1), 'rule', 'names an institution or a product'))
         into unknown from unnest(named) with ordinality as wish (named_id, i)
         where not exists (select 1 from hall.institution where id = wish.named_id)
             and not exists (select 1 from hall.product where id = wish.named_id and approved_at is not null);
     if unknown is not null then perform hall.refuse('validation', jsonb_build_object('errors', unknown)); end if;
-    if fr.quote_binds then
-        if at >= fr.quote_expires_at then
-            perform hall.refuse('quote-expired', jsonb_build_object('quote_expires_at', hall.iso(fr.quote_expires_at)));
-        end if;
-        if amount > least(fr.quote_fen, hall.available(fr.uscc)) then
-            perform hall.refuse('over-limit', jsonb_build_object('quote_fen', fr.quote_fen,
-                'available_fen', hall.available(fr.uscc)));
-        end if;
-    end if;
+    fr := hall.renew_quote(fr);
+    fr.amount_fen := amount;
+    perform hall.expect_round_possible(fr, at);
     update hall.financing_request set amount_fen = amount, wishes = named where id = fr.id;
     fr := hall.announce_round(fr.id, case cardinality(named) when 0 then 1 else 0 end, 'T8', p_actor ->> 'client', at);
     return jsonb_build_object('status', 200, 'body', jsonb_build_object('fr_id', fr.id, 'state', fr.state,
@@ -313,7 +392,8 @@ begin
 end $$;
 
 create function hall.act_assist_request(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- T20: the case manager broadcasts once more, to everybody, or declines with a note.
+-- T20: the case manager broadcasts once more, to everybody, or declines with a note. With the enterprise he may have agreed
+-- on a lower amount.
 declare
     at timestamptz;
     fr hall.financing_request;
@@ -325,7 +405,13 @@ begin
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'assisted');
     if p_args ->> 'to' = 'broadcast' then
-        if not hall.consent_lives(fr.consent_id, fr.uscc, at) then perform hall.refuse('consent-missing'); end if;
+        if (p_args ->> 'amount_fen')::bigint > fr.amount_fen then
+            perform hall.refuse('validation', '{"errors": [{"pointer": "/amount_fen", "rule": "not above the amount asked"}]}');
+        end if;
+        fr := hall.renew_quote(fr);
+        fr.amount_fen := coalesce((p_args ->> 'amount_fen')::bigint, fr.amount_fen);
+        perform hall.expect_round_possible(fr, at);
+        update hall.financing_request set amount_fen = fr.amount_fen where id = fr.id;
         fr := hall.announce_round(fr.id, greatest(fr.round_no + 1, hall.setting('rounds')::integer), 'T20', me, at,
             jsonb_build_object('note', p_args ->> 'note'));
     else
@@ -400,11 +486,17 @@ begin
 end $$;
 
 create function hall.start_clocks(fr hall.financing_request, p_stood interval) returns void language sql as $$
-    -- Every clock of the request goes on where it stood still (T21).
+    -- Every clock of the request goes on where it stood still (T21). An offer's own day stays as it was signed and hashed;
+    -- its life is the claim's deadline. The end of a line is the contract's.
     update hall.financing_request set is_suspended = false, suspended_at = null, deadline = deadline + p_stood,
-        deadline_from = deadline_from + p_stood where id = fr.id;
+        deadline_from = deadline_from + p_stood, quote_expires_at = quote_expires_at + p_stood where id = fr.id;
     update hall.claim set deadline = deadline + p_stood, deadline_from = deadline_from + p_stood
         where fr_id = fr.id and deadline is not null;
     update hall.round set opens_at = opens_at + p_stood, closes_at = closes_at + p_stood
         where fr_id = fr.id and state = 'open';
+    update hall.facility set deadline = case when is_line_over then deadline + p_stood
+            else least(deadline + p_stood, hall.start_of(line_ends_on + 2)) end
+        where fr_id = fr.id and deadline is not null;
+    update hall.drawdown set due_at = due_at + p_stood
+        where state = 'asked' and facility_id in (select id from hall.facility where fr_id = fr.id);
 $$;

@@ -94,8 +94,10 @@ begin
     end if;
     fr := hall.locked_request(shown.fr_id);
     if fr.is_suspended then perform hall.refuse('not-found'); end if;
+    if hall.request_consent(fr, at, inst) is null then perform hall.refuse(hall.why_request_withheld(fr)); end if;
     cap := hall.take_hold(inst, place.id, p_args ->> 'officer_id', at);
-    perform hall.reserve(fr.id, shown.n, fr.uscc, fr.amount_fen, fr.quote_binds);
+    fr := hall.renew_quote(fr);
+    perform hall.reserve(fr, shown.n);
     at := hall.hall_now();  -- the last lock is taken: a claim begins when nobody else's can have begun before it (I14)
     update hall.round set taken = taken + 1, state = case when taken + 1 = slots then 'taken' else state end,
             ended_at = case when taken + 1 = slots then at end
@@ -261,7 +263,8 @@ create function hall.conditions_of(fr hall.financing_request) returns text[] lan
 $$;
 
 create function hall.act_make_offer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- K3, and T12 for the first live offer. Immutable; its hash is what the enterprise accepts.
+-- K3, and T12 for the first live offer. Immutable; its hash, which both sides can compute from the offer's members, is what
+-- the enterprise accepts.
 declare
     mine hall.claim := hall.own_claim(p_actor, p_args ->> 'claim_id');
     at timestamptz := hall.hall_now();
@@ -298,18 +301,17 @@ begin
     end if;
     if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
     valid := hall.add_working_minutes(at, hall.setting('offer_valid_minutes'));
-    insert into hall.offer (id, claim_id, fr_id, institution_id, amount_fen, rate_basis, basis_bp, spread_bp, line_months,
-            draw_months, repayment, is_revolving, fees, cleared, conditions, above_quote_reason, annual_cost_bp, valid_until,
-            made_at, sha256)
-        values (hall.new_id('of'), mine.id, fr.id, mine.institution_id, amount, p_args ->> 'rate_basis',
-            (p_args ->> 'basis_bp')::integer, (p_args ->> 'spread_bp')::integer, (p_args ->> 'line_months')::integer,
-            (p_args ->> 'draw_months')::integer, p_args ->> 'repayment', (p_args ->> 'revolving')::boolean,
-            p_args -> 'fees', array(select jsonb_array_elements_text(p_args -> 'cleared')),
-            array(select jsonb_array_elements_text(p_args -> 'conditions')),
-            p_args ->> 'above_quote_reason',
-            hall.annual_cost_bp(rate, fees_fen, amount, (p_args ->> 'draw_months')::integer), valid, at,
-            sha256(convert_to((p_args - 'fence' || jsonb_build_object('valid_until', hall.iso(valid)))::text, 'UTF8')))
-        returning * into made;
+    made := jsonb_populate_record(null::hall.offer, p_args);  -- members that are named as the columns
+    made.id := hall.new_id('of');
+    made.claim_id := mine.id;
+    made.fr_id := fr.id;
+    made.institution_id := mine.institution_id;
+    made.is_revolving := (p_args ->> 'revolving')::boolean;
+    made.annual_cost_bp := hall.annual_cost_bp(rate, fees_fen, amount, made.draw_months);
+    made.valid_until := date_trunc('milliseconds', valid);
+    made.made_at := date_trunc('milliseconds', at);
+    made.sha256 := sha256(convert_to(hall.jcs(hall.offer_body(made) - 'sha256'), 'UTF8'));
+    insert into hall.offer select made.*;
     mine := hall.move_claim(mine.id, 'K3', 'offered', p_actor ->> 'client', at, jsonb_build_object('offer_id', made.id),
         p_working_minutes => hall.setting('offer_valid_minutes'));
     if fr.state = 'claimed' then perform hall.move_request(fr.id, 'T12', 'offered', p_actor ->> 'client', at); end if;
@@ -343,7 +345,7 @@ begin
     at := hall.hall_now();
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     if encode(taken.sha256, 'hex') <> p_args ->> 'sha256' then perform hall.refuse('hash-mismatch'); end if;
-    if c.state = 'expired' or (c.state = 'offered' and at >= least(taken.valid_until, c.deadline)) then
+    if c.state = 'expired' or (c.state = 'offered' and at >= c.deadline) then
         perform hall.refuse('offer-expired', jsonb_build_object('valid_until', hall.iso(taken.valid_until)));
     end if;
     perform hall.expect_state(c.state, 'offered');

@@ -44,8 +44,8 @@ begin
 end $$;
 
 create function hall.sweep_request() returns text language plpgsql as $$
--- One request whose own deadline has passed: drafts and quotes expire (T3); a signed facility without a drawdown and a
--- case that nobody took lie before a supervisor, without a move.
+-- One request whose own deadline has passed: drafts and quotes expire (T3), unless the enterprise has a newer quote; a
+-- signed facility without a drawdown and a case that nobody took lie before a supervisor, without a move.
 declare
     at timestamptz;
     fr hall.financing_request;
@@ -54,6 +54,11 @@ begin
         order by deadline limit 1 for no key update skip locked;
     if not found then return null; end if;
     at := hall.hall_now();
+    fr := hall.renew_quote(fr);
+    if fr.state = 'quoted' and fr.quote_expires_at > at then
+        update hall.financing_request set deadline = quote_expires_at where id = fr.id;
+        return 'quote renewed';
+    end if;
     if fr.state in ('draft', 'quoted') then
         perform hall.move_request(fr.id, 'T3', 'EXPIRED', 'system', at, jsonb_build_object('due', hall.iso(fr.deadline)));
         return 'request expired';

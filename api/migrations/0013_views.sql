@@ -1,10 +1,9 @@
 -- Who reaches what of a request (hall.md §11, A7): one function says how far, and every reading of a request asks it.
 
-create function hall.consent_lives(p_consent text, p_uscc text, p_at timestamptz) returns boolean language sql stable as $$
-    select exists (
-        select 1 from hall.consent c
-        where c.id = p_consent and c.uscc = p_uscc and p_at >= c.valid_from and p_at < c.valid_to
-            and not exists (select 1 from hall.consent_revocation r where r.consent_id = c.id))
+create function hall.holds(p_actor jsonb, c hall.claim) returns boolean language sql volatile as $$
+    -- Whether a claim is the actor's and lives: over is over, swept or not (X2).
+    select hall.is_live(c.state) and coalesce(c.institution_id = p_actor ->> 'institution', false)
+        and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id) and hall.hall_now() < c.deadline
 $$;
 
 create function hall.reach(p_actor jsonb, fr hall.financing_request) returns text language sql stable as $$
@@ -14,10 +13,7 @@ create function hall.reach(p_actor jsonb, fr hall.financing_request) returns tex
         when hall.may_intake(p_actor, fr) then 'whole'
         when p_actor ->> 'role' = 'case-manager' and fr.state = 'assisted' then 'whole'
         when p_actor ->> 'institution' is null then null
-        when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.is_live(c.state)
-            and c.institution_id = p_actor ->> 'institution'
-            and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)
-            and hall.hall_now() < c.deadline) then 'holder'  -- X2: over is over, swept or not
+        when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.holds(p_actor, c)) then 'holder'
         when not fr.is_suspended and exists (
             select 1 from hall.round r join hall.outlet o on o.no = any (r.audience)
             where r.fr_id = fr.id and r.n = fr.round_no and r.published_at is not null
@@ -26,11 +22,15 @@ create function hall.reach(p_actor jsonb, fr hall.financing_request) returns tex
     end
 $$;
 
-create function hall.request_view(p_actor jsonb, p_id text) returns jsonb language plpgsql stable as $$
+create function hall.look_at_request(p_actor jsonb, p_id text) returns jsonb
+language plpgsql security definer set search_path = hall, pg_temp as $$
+-- The request as far as the actor reaches; null where it does not exist for it. What names the enterprise is shown to the
+-- holder of a claim under a consent alone, each look logged; without one the answer says what is withheld and why.
 declare
     fr hall.financing_request;
     latest hall.round;
     reach text;
+    consent text;
     view jsonb;
 begin
     select * into fr from hall.financing_request where id = p_id;
@@ -45,6 +45,16 @@ begin
         -- Losers see the card until the round has ended, and then only that it has.
         return case when latest.state in ('announced', 'open') then view || jsonb_build_object('card', latest.card) else view end;
     end if;
+    if reach = 'holder' then
+        consent := hall.request_consent(fr, hall.hall_now(), p_actor ->> 'institution');
+        perform hall.log_access(p_actor, fr.uscc, 'request', 'financing', consent,
+            case when consent is null then hall.why_request_withheld(fr) end);
+        if consent is null then
+            return view || jsonb_build_object('withheld', hall.why_request_withheld(fr), 'card', latest.card,
+                'state', fr.state, 'version', fr.version, 'deadline', hall.iso(fr.deadline), 'suspended', fr.is_suspended);
+        end if;
+    end if;
+    fr := hall.with_latest_quote(fr);
     view := view || jsonb_build_object('uscc', fr.uscc, 'state', fr.state, 'version', fr.version, 'scheme', fr.scheme,
         'quote_binds', fr.quote_binds, 'amount_fen', fr.amount_fen, 'term_months', fr.term_months, 'purpose', fr.purpose,
         'first_loan', fr.is_first_loan, 'quote_id', fr.quote_id, 'quote_fen', fr.quote_fen,
@@ -53,8 +63,8 @@ begin
         'created_at', hall.iso(fr.created_at));
     if reach = 'whole' then
         view := view || jsonb_build_object('wishes', to_jsonb(fr.wishes), 'sources', (
-            select jsonb_agg(jsonb_build_object('channel', channel, 'channel_ref', channel_ref,
-                'received_at', hall.iso(received_at)) order by received_at)
+            select jsonb_agg(jsonb_build_object('channel', channel, 'channel_ref', channel_ref, 'amount_fen', amount_fen,
+                'term_months', term_months, 'first_loan', first_loan, 'received_at', hall.iso(received_at)) order by no)
             from hall.request_source where fr_id = fr.id), 'claims', (
             select coalesce(jsonb_agg(hall.claim_row(c) order by c.claimed_at), '[]') from hall.claim c where c.fr_id = fr.id));
     end if;
@@ -86,16 +96,21 @@ begin
     return null;
 end $$;
 
+create function hall.offer_row(o hall.offer, c hall.claim) returns jsonb language sql stable as $$
+    -- The offer and how its claim stands: what is behind `sha256` in the body is not part of what was hashed.
+    select hall.offer_body(o) || jsonb_build_object('claim_state', c.state,
+        'live_until', hall.iso(case when c.state = 'offered' then c.deadline end))
+$$;
+
 create function hall.offer_view(p_actor jsonb, p_id text) returns jsonb language sql stable as $$
-    select hall.offer_body(o) from hall.offer o
+    select hall.offer_row(o, c) from hall.offer o
         join hall.financing_request f on f.id = o.fr_id join hall.claim c on c.id = o.claim_id
     where o.id = p_id and (hall.acts_for(p_actor, f.uscc)
         or o.institution_id = p_actor ->> 'institution' and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id))
 $$;
 
 create function hall.offers_view(p_actor jsonb, p_fr text) returns jsonb language sql stable as $$
-    select coalesce((select jsonb_agg(hall.offer_body(o) || jsonb_build_object('claim_state', c.state)
-            order by o.annual_cost_bp, o.amount_fen desc)
+    select coalesce((select jsonb_agg(hall.offer_row(o, c) order by o.annual_cost_bp, o.amount_fen desc)
         from hall.offer o join hall.claim c on c.id = o.claim_id where o.fr_id = f.id), '[]')
     from hall.financing_request f where f.id = p_fr and hall.acts_for(p_actor, f.uscc)
 $$;
@@ -117,27 +132,24 @@ declare
     c hall.claim;
     fr hall.financing_request;
     at timestamptz := hall.hall_now();
-    given hall.consent;
+    given text;
     report_consent text;
     shown jsonb;
 begin
     select * into c from hall.claim where id = p_claim;
-    if not found or c.institution_id is distinct from p_actor ->> 'institution' or not hall.is_live(c.state)
-            or c.outlet_id <> coalesce(p_actor ->> 'outlet', c.outlet_id) or at >= c.deadline then
-        return null;
-    end if;
+    if not found or not hall.holds(p_actor, c) then return null; end if;
     select * into strict fr from hall.financing_request where id = c.fr_id for share;
-    if not hall.consent_lives(fr.consent_id, fr.uscc, at) then
-        perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', fr.consent_id, 'consent-revoked');
-        return '{"withheld": "consent-revoked"}';
+    given := hall.request_consent(fr, at, c.institution_id);
+    if given is null then
+        perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', null, hall.why_request_withheld(fr));
+        return jsonb_build_object('withheld', hall.why_request_withheld(fr));
     end if;
-    select * into strict given from hall.consent where id = fr.consent_id;
-    report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', given.purpose, true);
+    report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', 'financing', true);
     select jsonb_build_object('claim_id', c.id, 'fr_id', fr.id, 'uscc', e.uscc, 'name', e.name,
             'contact_name', e.contact_name, 'contact_phone', e.contact_phone, 'industry_section', e.industry_section,
             'district', e.district, 'amount_fen', fr.amount_fen, 'quote_fen', fr.quote_fen, 'term_months', fr.term_months,
-            'purpose', fr.purpose, 'conditions', to_jsonb(hall.conditions_of(fr)), 'exposure', hall.exposure_view(p_actor, e.uscc),
-            'watermark', c.institution_id || ' ' || coalesce(report_consent, given.id) || ' ' || hall.iso(at))
+            'purpose', fr.purpose, 'conditions', to_jsonb(hall.conditions_of(fr)), 'exposure', hall.exposure_totals(e.uscc),
+            'watermark', c.institution_id || ' ' || coalesce(report_consent, given) || ' ' || hall.iso(at))
         into shown from hall.enterprise e where e.uscc = fr.uscc;
     if report_consent is null then
         shown := shown || '{"withheld_parts": [{"part": "report", "why": "consent-missing"}]}';
@@ -151,9 +163,9 @@ begin
                 'policy_version', d.policy_version, 'features', d.content -> 'features')
             from hall.limit_quote q join hall.decision d on d.id = q.decision_id where q.id = fr.quote_id));
     end if;
-    perform hall.log_access(p_actor, fr.uscc, 'dossier', given.purpose, coalesce(report_consent, given.id));
+    perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', coalesce(report_consent, given));
     return shown;
 end $$;
 
-revoke execute on function hall.look_at_dossier(jsonb, text) from public;
-grant execute on function hall.look_at_dossier(jsonb, text) to jifen_service;
+revoke execute on function hall.look_at_dossier(jsonb, text), hall.look_at_request(jsonb, text) from public;
+grant execute on function hall.look_at_dossier(jsonb, text), hall.look_at_request(jsonb, text) to jifen_service;

@@ -141,10 +141,19 @@ end $$;
 
 -- -------------------------------------------------------------------------------------------------------- enterprises
 
+create function hall.may_enter(p_actor jsonb, e hall.enterprise) returns boolean language sql stable as $$
+    -- A clerk writes down a firm that he registered, until it speaks for itself: by a portal, by a client of its own, or by
+    -- a need that was submitted.
+    select p_actor ->> 'role' = 'clerk' and e.entered_by = p_actor ->> 'client' and e.portal is null
+        and not exists (select 1 from hall.client where role = 'enterprise' and uscc = e.uscc)
+        and not exists (select 1 from hall.financing_request where uscc = e.uscc and state <> 'draft')
+$$;
+
 create function hall.act_register_enterprise(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- By the enterprise itself, by a portal, or by a clerk. Whoever speaks for it brings its details up to date; a portal takes
--- up a firm that no portal has registered yet, and cannot take it from another.
+-- up a firm that no portal speaks for yet, and cannot take it from another.
 declare
+    me text := p_actor ->> 'client';
     known hall.enterprise;
     kept hall.enterprise;
     is_new boolean;
@@ -153,19 +162,17 @@ begin
     if p_actor ->> 'role' = 'enterprise' and p_actor ->> 'uscc' <> p_args ->> 'uscc' then
         perform hall.refuse('not-found');
     end if;
-    insert into hall.enterprise (uscc, tenant, name, registered_by)
-        values (p_args ->> 'uscc', p_actor ->> 'tenant', p_args ->> 'name', p_actor ->> 'client') on conflict do nothing;
+    insert into hall.enterprise (uscc, tenant, name, entered_by)
+        values (p_args ->> 'uscc', p_actor ->> 'tenant', p_args ->> 'name', me) on conflict do nothing;
     is_new := found;
     select * into strict known from hall.enterprise where uscc = p_args ->> 'uscc' for no key update;
-    if not is_new and p_actor ->> 'role' <> 'enterprise'
-            and not (p_actor ->> 'role' = 'portal' and known.registered_by is null)
-            and known.registered_by is distinct from p_actor ->> 'client' then
+    if not (case p_actor ->> 'role' when 'enterprise' then true when 'portal' then coalesce(known.portal, me) = me
+            else hall.may_enter(p_actor, known) end) then
         perform hall.refuse('already-exists', '{"member": "uscc"}');
     end if;
     update hall.enterprise set name = p_args ->> 'name', contact_name = p_args ->> 'contact_name',
             contact_phone = p_args ->> 'contact_phone', industry_section = p_args ->> 'industry_section',
-            district = p_args ->> 'district',
-            registered_by = coalesce(registered_by, case when p_actor ->> 'role' <> 'enterprise' then p_actor ->> 'client' end)
+            district = p_args ->> 'district', portal = case p_actor ->> 'role' when 'portal' then me else portal end
         where uscc = known.uscc returning * into kept;
     return jsonb_build_object('status', case when is_new then 201 else 200 end, 'body', jsonb_build_object(
         'uscc', kept.uscc, 'name', kept.name, 'contact_name', kept.contact_name, 'contact_phone', kept.contact_phone,

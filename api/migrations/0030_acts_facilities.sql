@@ -54,49 +54,59 @@ begin
     return held;
 end $$;
 
-create function hall.set_limit(p_uscc text, p_limit_fen bigint, p_expires_at timestamptz) returns void
+create function hall.set_limit(p_uscc text, p_scheme text, p_limit_fen bigint, p_expires_at timestamptz) returns void
 language plpgsql as $$
--- L1, L6: the latest quote is the limit; one below what is spoken for waits until the amounts fit under it.
+-- L1, L6: the latest quote of a scheme is its limit, and the greatest of them what the enterprise may owe in all; one below
+-- what is spoken for waits until the amounts fit under it.
 declare
     held hall.exposure := hall.locked_exposure(p_uscc);
-    fits boolean := held.pending_fen + held.committed_fen + held.drawn_fen <= p_limit_fen;
+    greatest_fen bigint;
+    fits boolean;
 begin
-    update hall.exposure set limit_expires_at = p_expires_at,
-            limit_fen = case when fits then p_limit_fen else limit_fen end,
-            limit_target_fen = case when not fits then p_limit_fen end
+    insert into hall.scheme_limit (uscc, scheme, limit_fen, expires_at) values (p_uscc, p_scheme, p_limit_fen, p_expires_at)
+        on conflict (uscc, scheme) do update set limit_fen = excluded.limit_fen, expires_at = excluded.expires_at;
+    select max(limit_fen) into strict greatest_fen from hall.scheme_limit where uscc = p_uscc;
+    fits := held.pending_fen + held.committed_fen + held.drawn_fen <= greatest_fen;
+    update hall.exposure set limit_fen = case when fits then greatest_fen else limit_fen end,
+            limit_target_fen = case when not fits then greatest_fen end
         where uscc = p_uscc;
 end $$;
 
-create function hall.free_of(held hall.exposure) returns bigint language sql volatile as $$
-    -- What binding products may still reserve: nothing once the limit has expired (L1); a waiting lower limit counts
-    -- already (L6), and so does what stands outside the limit (L4b, L8).
-    select case when coalesce(held.limit_expires_at > hall.hall_now(), false)
-        then greatest(coalesce(held.limit_target_fen, held.limit_fen) - held.pending_fen - held.committed_fen
-            - held.drawn_fen - held.over_limit_fen - held.unbound_committed_fen - held.unbound_drawn_fen, 0)
-        else 0 end
+create function hall.room(held hall.exposure, p_scheme text) returns bigint language sql stable as $$
+    -- What a request of the scheme may still reserve while its quote lasts: its scheme's limit, and at most the
+    -- enterprise's, a waiting lower one already (L6), less all that is spoken for under any scheme and what stands outside
+    -- the limit (L4b, L8). So no scheme lifts what another may lend.
+    select greatest(least(coalesce(held.limit_target_fen, held.limit_fen),
+            coalesce((select limit_fen from hall.scheme_limit where uscc = held.uscc and scheme = p_scheme), 0))
+        - held.pending_fen - held.committed_fen - held.drawn_fen - held.over_limit_fen - held.unbound_committed_fen
+        - held.unbound_drawn_fen, 0)
 $$;
 
 create function hall.available(p_uscc text) returns bigint language sql volatile as $$
-    select coalesce((select hall.free_of(e) from hall.exposure e where e.uscc = p_uscc), 0)
+    -- The most that a new request may reserve under any scheme: nothing where all quotes have expired (L1).
+    select coalesce(max(hall.room(e, s.scheme)), 0)
+    from hall.exposure e join hall.scheme_limit s on s.uscc = e.uscc
+    where e.uscc = p_uscc and s.expires_at > hall.hall_now()
 $$;
 
-create function hall.reserve(p_fr text, p_round integer, p_uscc text, p_amount bigint, p_binds boolean) returns void
-language plpgsql as $$
+create function hall.reserve(fr hall.financing_request, p_round integer) returns void language plpgsql as $$
 -- L3: the reservation of a request, made by its first claim. Who is refused learns no amount: it holds no claim yet.
 declare
     held hall.exposure;
     fits boolean;
     made text;
 begin
-    if not p_binds or exists (select 1 from hall.reservation where fr_id = p_fr and state = 'pending') then return; end if;
-    held := hall.locked_exposure(p_uscc);
-    fits := p_amount <= hall.free_of(held);
+    if not fr.quote_binds or exists (select 1 from hall.reservation where fr_id = fr.id and state = 'pending') then
+        return;
+    end if;
+    held := hall.locked_exposure(fr.uscc);
+    fits := fr.amount_fen <= hall.room(held, fr.scheme) and coalesce(hall.hall_now() < fr.quote_expires_at, false);
     if not fits and hall.setting('guard_informs_only') = 0 then perform hall.refuse('over-limit'); end if;
-    insert into hall.reservation (id, fr_id, round, uscc, amount_fen, binds, made_at)
-        values (hall.new_id('rs'), p_fr, p_round, p_uscc, p_amount, fits, hall.hall_now()) returning id into made;
+    insert into hall.reservation (id, fr_id, round, uscc, amount_fen, counts_in_limit, made_at)
+        values (hall.new_id('rs'), fr.id, p_round, fr.uscc, fr.amount_fen, fits, hall.hall_now()) returning id into made;
     if fits then
         insert into hall.journal (uscc, kind, from_account, to_account, amount_fen, reservation_id, fr_id, at, cause)
-            values (p_uscc, 'reserve', 'free', 'pending', p_amount, made, p_fr, hall.hall_now(), hall.cause());
+            values (fr.uscc, 'reserve', 'free', 'pending', fr.amount_fen, made, fr.id, hall.hall_now(), hall.cause());
     end if;
 end $$;
 
@@ -108,7 +118,7 @@ create function hall.move_pending(
     r hall.reservation, p_kind text, p_to_account text, p_to_institution text, p_amount bigint, p_facility text default null
 ) returns void language plpgsql as $$
 begin
-    if p_amount > 0 and r.binds then
+    if p_amount > 0 and r.counts_in_limit then
         insert into hall.journal (uscc, kind, from_account, from_institution, to_account, to_institution, amount_fen,
                 reservation_id, facility_id, fr_id, at, cause)
             values (r.uscc, p_kind, 'pending', coalesce(r.institution_id, '-'), p_to_account, p_to_institution, p_amount,
@@ -118,20 +128,12 @@ end $$;
 
 create function hall.attribute_reservation(p_fr text, p_institution text, p_amount bigint) returns void
 language plpgsql as $$
--- L3: the accepted offer names the institution, and its amount; a greater one only as far as the limit goes.
-declare
-    r hall.reservation := hall.pending_reservation(p_fr);
-    held hall.exposure;
+-- L3: the accepted offer names the institution, and its amount, which is never above the one reserved (K3).
+declare r hall.reservation := hall.pending_reservation(p_fr);
 begin
     if r.id is null then return; end if;
-    held := hall.locked_exposure(r.uscc);
-    if r.binds and p_amount > r.amount_fen then
-        if p_amount - r.amount_fen > hall.free_of(held) then
-            perform hall.refuse('over-limit', jsonb_build_object('available_fen', hall.free_of(held)));
-        end if;
-        insert into hall.journal (uscc, kind, from_account, to_account, amount_fen, reservation_id, fr_id, at, cause)
-            values (r.uscc, 'attribute', 'free', 'pending', p_amount - r.amount_fen, r.id, p_fr, hall.hall_now(), hall.cause());
-    end if;
+    if p_amount > r.amount_fen then raise exception 'an offer for % above its reservation was accepted', p_fr; end if;
+    perform hall.locked_exposure(r.uscc);
     perform hall.move_pending(r, 'attribute', 'free', '-', r.amount_fen - p_amount);
     perform hall.move_pending(r, 'attribute', 'pending', p_institution, p_amount);
     update hall.reservation set amount_fen = p_amount, institution_id = p_institution where id = r.id;
@@ -148,18 +150,19 @@ begin
         jsonb_build_object('fr_id', p_fr, 'round', r.round, 'amount_fen', r.amount_fen), p_uscc => r.uscc);
 end $$;
 
-create function hall.commit_reservation(p_fr text, p_facility text, p_institution text, p_amount bigint, p_binds boolean)
+create function hall.commit_reservation(p_fr text, p_facility text, p_institution text, p_amount bigint, p_counts boolean)
 returns void language plpgsql as $$
--- L3, L8: at signing. A facility that binds takes its amount out of the request's reservation, any other stands apart.
+-- L3, L8: at signing. A facility that counts in the limit takes its amount out of the request's reservation, any other
+-- stands apart.
 declare
     r hall.reservation := hall.pending_reservation(p_fr);
     owing text := (select uscc from hall.financing_request where id = p_fr);
 begin
     perform hall.locked_exposure(owing);
-    if p_binds and (r.id is null or not r.binds or p_amount > r.amount_fen) then
+    if p_counts and (r.id is null or not r.counts_in_limit or p_amount > r.amount_fen) then
         raise exception 'facility % of % is not covered by a reservation', p_facility, p_fr;
     end if;
-    if p_binds then
+    if p_counts then
         perform hall.move_pending(r, 'commit', 'free', '-', r.amount_fen - p_amount);
         perform hall.move_pending(r, 'commit', 'committed', p_institution, p_amount, p_facility);
     else
@@ -181,7 +184,7 @@ create function hall.book_balances(
 -- The journal entries between what the facility's accounts hold and what they should. Entries that take from the limit
 -- come last, so that no entry passes it on the way.
 declare
-    prefix text := case when f.binds then '' else 'unbound_' end;
+    prefix text := case when f.counts_in_limit then '' else 'unbound_' end;
     change jsonb := jsonb_build_object('committed', p_committed - f.committed_fen, 'drawn', p_drawn - f.drawn_fen,
         'over_limit', p_over - f.over_limit_fen,
         'free', f.committed_fen + f.drawn_fen + f.over_limit_fen - p_committed - p_drawn - p_over);
@@ -233,7 +236,7 @@ begin
     drawn := least(owing, greatest(f.drawn_fen,
         case when f.is_revolving then line else least(sums.drawn, line) - sums.repaid end));
     committed := greatest(line - case when f.is_revolving then owing else sums.drawn end, 0);
-    if f.binds then
+    if f.counts_in_limit then
         room := f.committed_fen + f.drawn_fen + greatest(coalesce(held.limit_target_fen, held.limit_fen)
             - held.pending_fen - held.committed_fen - held.drawn_fen, 0);
         drawn := least(drawn, room);
@@ -324,7 +327,7 @@ create function hall.facility_body(f hall.facility) returns jsonb language sql s
         'institution_id', f.institution_id, 'uscc', f.uscc, 'state', f.state, 'version', f.version,
         'ceiling_fen', f.ceiling_fen, 'line_fen', f.line_fen, 'committed_fen', f.committed_fen, 'drawn_fen', f.drawn_fen,
         'over_limit_fen', f.over_limit_fen, 'outstanding_fen', hall.outstanding(f), 'revolving', f.is_revolving,
-        'binds', f.binds, 'contract_no', f.contract_no, 'document_sha256', encode(f.document_sha256, 'hex'),
+        'counts_in_limit', f.counts_in_limit, 'contract_no', f.contract_no, 'document_sha256', encode(f.document_sha256, 'hex'),
         'annual_rate_bp', f.annual_rate_bp, 'signed_on', f.signed_on, 'line_ends_on', f.line_ends_on,
         'line_over', f.is_line_over, 'first_loan', f.first_loan, 'renewed_from', f.renewed_from,
         'deadline', hall.iso(f.deadline))
@@ -424,10 +427,10 @@ begin
     end if;
     perform hall.locked_exposure(fr.uscc);
     covered := fr.quote_binds
-        and coalesce((select binds from hall.reservation where fr_id = fr.id and state = 'pending'), false);
+        and coalesce((select counts_in_limit from hall.reservation where fr_id = fr.id and state = 'pending'), false);
     begin
         insert into hall.facility (id, fr_id, claim_id, offer_id, institution_id, uscc, ceiling_fen, line_fen, is_revolving,
-                binds, contract_no, document_sha256, annual_rate_bp, signed_on, line_ends_on, renewed_from, cause, state,
+                counts_in_limit, contract_no, document_sha256, annual_rate_bp, signed_on, line_ends_on, renewed_from, cause, state,
                 edge, moved_at, moved_by, deadline)
             values (made, fr.id, mine.id, taken.id, mine.institution_id, fr.uscc, taken.amount_fen, taken.amount_fen,
                 taken.is_revolving, covered, p_args ->> 'contract_no', decode(p_args ->> 'document_sha256', 'hex'),
@@ -510,8 +513,7 @@ end $$;
 
 create function hall.begin_use(f hall.facility, p_args jsonb, p_by text, p_at timestamptz) returns void
 language plpgsql as $$
--- F2, T16: with the first money the bank states whether it is the enterprise's first loan 首贷. It is counted once; a
--- second bank's statement stays on its facility and goes to a person.
+-- F2, T16: with the first money the bank states whether it is the enterprise's first loan 首贷; see hall.count_first_loan.
 declare
     proof bytea := decode(p_args ->> 'evidence_sha256', 'hex');
 begin
@@ -522,16 +524,43 @@ begin
             {"pointer": "/evidence_sha256", "rule": "hash of the evidence, stated with the first drawdown"}]}');
     end if;
     update hall.facility set first_loan = (p_args ->> 'first_loan')::boolean, first_loan_evidence_sha256 = proof where id = f.id;
-    if (p_args ->> 'first_loan')::boolean then
-        insert into hall.first_loan (uscc, institution_id, facility_id, evidence_sha256, stated_at)
-            values (f.uscc, f.institution_id, f.id, proof, p_at) on conflict do nothing;
-        if not found then
+    perform hall.move_facility(f.id, 'active', p_by, p_at);
+    perform hall.move_request(f.fr_id, 'T16', 'active', p_by, p_at, jsonb_build_object('facility_id', f.id));
+end $$;
+
+create function hall.count_first_loan(p_facility text, p_at timestamptz) returns void language plpgsql as $$
+-- A first loan counts while money is known to have moved under it, and once an enterprise: a second bank's statement stays
+-- on its facility and goes to a person. Corrections (L5) may take the money away and bring it back.
+declare
+    f hall.facility;
+    other text;
+    has_moved boolean;
+    is_counted boolean;
+begin
+    select * into strict f from hall.facility where id = p_facility for no key update;
+    if f.first_loan is not true then return; end if;
+    has_moved := exists (
+        select 1 from hall.money_moved where facility_id = f.id and kind = 'drawdown' and amount_fen > 0);
+    is_counted := exists (select 1 from hall.first_loan where facility_id = f.id and withdrawn_at is null);
+    if is_counted and not has_moved then
+        update hall.first_loan set withdrawn_at = p_at where facility_id = f.id and withdrawn_at is null;
+        perform hall.tell_money(f, 'fin.first-loan.withdrawn.v1', '{}');
+        for other in select id from hall.facility where uscc = f.uscc and first_loan and id <> f.id order by signed_on, id loop
+            perform hall.count_first_loan(other, p_at);
+        end loop;
+    elsif has_moved and not is_counted then
+        insert into hall.first_loan (facility_id, no, uscc, institution_id, evidence_sha256, counted_at)
+            values (f.id, 1 + (select count(*) from hall.first_loan l where l.facility_id = f.id), f.uscc, f.institution_id,
+                f.first_loan_evidence_sha256, p_at) on conflict (uscc) where withdrawn_at is null do nothing;
+        if found then
+            perform hall.tell_money(f, 'fin.first-loan.counted.v1', '{}');
+            perform hall.close_case('first-loan-stated-twice', 'facility/' || f.id, 'system', 'the other was withdrawn', p_at);
+        elsif not exists (
+                select 1 from hall.hall_case where kind = 'first-loan-stated-twice' and subject = 'facility/' || f.id) then
             perform hall.open_case('first-loan-stated-twice', 'facility/' || f.id,
                 'another facility of the enterprise is its first loan already', p_at, 'yellow');
         end if;
     end if;
-    perform hall.move_facility(f.id, 'active', p_by, p_at);
-    perform hall.move_request(f.fr_id, 'T16', 'active', p_by, p_at, jsonb_build_object('facility_id', f.id));
 end $$;
 
 create function hall.act_confirm_drawdown(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
@@ -552,6 +581,7 @@ begin
             due_at = null, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
+    perform hall.count_first_loan(f.id, at);
     perform hall.tell_money(f, 'fin.drawdown.confirmed.v1', jsonb_build_object('drawdown_id', d.id,
         'amount_fen', d.amount_fen, 'bank_ref', d.bank_ref, 'over_limit_fen', f.over_limit_fen));
     return hall.money_answer(200, f, hall.drawdown_body(d));
@@ -575,6 +605,7 @@ begin
             p_args ->> 'bank_ref', (p_args ->> 'drawn_on')::date, at, at, p_actor ->> 'client', hall.cause())
         returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
+    perform hall.count_first_loan(f.id, at);
     perform hall.tell_money(f, 'fin.drawdown.confirmed.v1', jsonb_build_object('drawdown_id', d.id,
         'amount_fen', d.amount_fen, 'bank_ref', d.bank_ref, 'over_limit_fen', f.over_limit_fen));
     return hall.money_answer(201, f, hall.drawdown_body(d));
@@ -661,6 +692,7 @@ begin
             p_args ->> 'note', at, p_actor ->> 'client', hall.cause());
     f := hall.square(f.id, 'correction', at, p_args ->> 'bank_ref',
         (select min(id) from hall.journal where facility_id = f.id and reference = wrong.bank_ref));
+    perform hall.count_first_loan(f.id, at);
     perform hall.end_line_if_settled(f.id, p_actor ->> 'client', at);
     perform hall.close_if_done(f.id, p_actor ->> 'client', at);
     select * into strict f from hall.facility where id = f.id;
@@ -758,8 +790,10 @@ begin
     select a.id, r.id as fr_id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
         where a.deadline <= hall.hall_now() and not r.is_suspended order by a.deadline limit 1 for no key update of r skip locked;
     if not found then
-        select * into d from hall.drawdown where state = 'asked' and due_at <= hall.hall_now()
-            order by due_at limit 1 for no key update skip locked;
+        select w.* into d from hall.drawdown w join hall.facility a on a.id = w.facility_id
+                join hall.financing_request r on r.id = a.fr_id
+            where w.state = 'asked' and w.due_at <= hall.hall_now() and not r.is_suspended
+            order by w.due_at limit 1 for no key update of w skip locked;
         if not found then return null; end if;
         update hall.drawdown set due_at = null where id = d.id;
         perform hall.open_case('drawdown-unanswered', 'drawdown/' || d.id, 'the bank neither paid nor refused in time',
@@ -855,36 +889,55 @@ create function hall.amounts(p_pending bigint, p_committed bigint, p_drawn bigin
         'over_limit_fen', p_over, 'unbound_committed_fen', p_unbound_committed, 'unbound_drawn_fen', p_unbound_drawn)
 $$;
 
-create function hall.exposure_view(p_actor jsonb, p_uscc text) returns jsonb language plpgsql volatile as $$
--- §11: itemised for the enterprise's side, totals only for the holder of a live claim, nothing for anybody else.
+create function hall.look_at_exposure(p_actor jsonb, p_uscc text) returns jsonb
+language plpgsql security definer set search_path = hall, pg_temp as $$
+-- §11: itemised for the enterprise's side; totals for the holder of a live claim under the consent of its request, each
+-- look logged; nothing for anybody else.
 declare
-    is_own boolean := hall.acts_for(p_actor, p_uscc);
-    e hall.exposure;
-    view jsonb;
+    fr hall.financing_request;
+    consent text;
 begin
-    if not is_own and not exists (
-            select 1 from hall.claim c join hall.financing_request r on r.id = c.fr_id
-            where r.uscc = p_uscc and c.institution_id = p_actor ->> 'institution' and hall.is_live(c.state)
-                and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id) and hall.hall_now() < c.deadline) then
-        return null;
-    end if;
     if not exists (select 1 from hall.enterprise where uscc = p_uscc) then return null; end if;
+    if hall.acts_for(p_actor, p_uscc) then return hall.exposure_items(p_uscc); end if;
+    select r.* into fr from hall.claim c join hall.financing_request r on r.id = c.fr_id
+        where r.uscc = p_uscc and hall.holds(p_actor, c) order by c.claimed_at desc limit 1;
+    if not found then return null; end if;
+    consent := hall.request_consent(fr, hall.hall_now(), p_actor ->> 'institution');
+    perform hall.log_access(p_actor, p_uscc, 'exposure', 'financing', consent,
+        case when consent is null then hall.why_request_withheld(fr) end);
+    if consent is null then return jsonb_build_object('withheld', hall.why_request_withheld(fr)); end if;
+    return hall.exposure_totals(p_uscc);
+end $$;
+
+create function hall.exposure_totals(p_uscc text) returns jsonb language plpgsql volatile as $$
+declare e hall.exposure;
+begin
     select * into e from hall.exposure where uscc = p_uscc;
-    view := jsonb_build_object('uscc', p_uscc, 'available_fen', hall.available(p_uscc),
+    return jsonb_build_object('uscc', p_uscc, 'available_fen', hall.available(p_uscc),
             'guard', case hall.setting('guard_informs_only') when 0 then 'refuses' else 'informs-only' end)
         || hall.amounts(coalesce(e.pending_fen, 0), coalesce(e.committed_fen, 0), coalesce(e.drawn_fen, 0),
             coalesce(e.over_limit_fen, 0), coalesce(e.unbound_committed_fen, 0), coalesce(e.unbound_drawn_fen, 0));
-    if not is_own then return view; end if;
-    return view || jsonb_build_object('limit_fen', coalesce(e.limit_fen, 0), 'limit_target_fen', e.limit_target_fen,
-        'limit_expires_at', hall.iso(e.limit_expires_at),
+end $$;
+
+create function hall.exposure_items(p_uscc text) returns jsonb language sql volatile as $$
+    select hall.exposure_totals(p_uscc) || jsonb_build_object(
+        'limit_fen', coalesce((select limit_fen from hall.exposure where uscc = p_uscc), 0),
+        'limit_target_fen', (select limit_target_fen from hall.exposure where uscc = p_uscc),
+        'limits', (select coalesce(jsonb_agg(jsonb_build_object('scheme', s.scheme, 'limit_fen', s.limit_fen,
+            'expires_at', hall.iso(s.expires_at), 'available_fen',
+            case when s.expires_at > hall.hall_now() then hall.room(e, s.scheme) else 0 end) order by s.scheme), '[]')
+            from hall.scheme_limit s join hall.exposure e on e.uscc = s.uscc where s.uscc = p_uscc),
         'institutions', (select coalesce(jsonb_agg(jsonb_build_object('institution_id', nullif(s.institution_id, '-'))
             || hall.amounts(s.pending_fen, s.committed_fen, s.drawn_fen, s.over_limit_fen, s.unbound_committed_fen,
                 s.unbound_drawn_fen) order by s.institution_id), '[]') from hall.exposure_share s
             where s.uscc = p_uscc and (s.institution_id <> '-' or s.pending_fen > 0)),
         'reservations', (select coalesce(jsonb_agg(jsonb_build_object('fr_id', r.fr_id, 'round', r.round,
-            'amount_fen', r.amount_fen, 'institution_id', r.institution_id, 'binds', r.binds, 'state', r.state,
-            'made_at', hall.iso(r.made_at), 'resolved_at', hall.iso(r.resolved_at)) order by r.made_at, r.id), '[]')
-            from hall.reservation r where r.uscc = p_uscc),
+            'amount_fen', r.amount_fen, 'institution_id', r.institution_id, 'counts_in_limit', r.counts_in_limit,
+            'state', r.state, 'made_at', hall.iso(r.made_at), 'resolved_at', hall.iso(r.resolved_at))
+            order by r.made_at, r.id), '[]') from hall.reservation r where r.uscc = p_uscc),
         'facilities', (select coalesce(jsonb_agg(hall.facility_body(f) order by f.signed_on, f.id), '[]')
-            from hall.facility f where f.uscc = p_uscc));
-end $$;
+            from hall.facility f where f.uscc = p_uscc))
+$$;
+
+revoke execute on function hall.look_at_exposure(jsonb, text) from public;
+grant execute on function hall.look_at_exposure(jsonb, text) to jifen_service;

@@ -120,7 +120,7 @@ FENCED = ("not-found", "stale-fence", "illegal-transition", "precondition-requir
     response_model=Claimed,
     responses=problems(
         "not-found", "grab-lost", "gate-not-open", "round-closed", "hold-cap-reached", "cool-down", "daily-claim-cap",
-        "stale-version", "over-limit", "institution-suspended", "validation",
+        "stale-version", "over-limit", "institution-suspended", "consent-missing", "consent-revoked", "validation",
     ),
 )  # fmt: skip
 async def grab(fr_id: FrId, body: Grab, request: Request, caller: Bank) -> Response:
@@ -180,7 +180,7 @@ async def read_claim(claim_id: ClaimId, request: Request, caller: Either) -> Res
 @router.get(
     "/claims/{claim_id}/dossier",
     response_model=access.Dossier,
-    responses=problems("not-found", "consent-revoked"),
+    responses=problems("not-found", "consent-missing", "consent-revoked"),
 )
 async def read_dossier(claim_id: ClaimId, request: Request, caller: Bank) -> Response:
     """Who the enterprise is and what the decision says, while the claim lives; each look is logged with its consent."""

@@ -47,7 +47,7 @@ class Enterprise(BaseModel):
     | problems("not-found", "already-exists"),
 )
 async def register_enterprise(body: NewEnterprise, request: Request, caller: Speaker) -> Response:
-    """A firm that another portal registered stays with it."""
+    """A firm that another portal speaks for stays with it; a clerk writes one down until it speaks for itself."""
     return await act(request, caller, "register_enterprise", body.model_dump())
 
 
@@ -58,6 +58,6 @@ async def register_enterprise(body: NewEnterprise, request: Request, caller: Spe
     responses=problems("not-found"),
 )
 async def read_enterprise(uscc: Code, request: Request, caller: Speaker) -> Response:
-    """For itself and for whoever registered it."""
+    """For itself, for the portal that speaks for it, and for the clerk who still writes it down."""
     async with request.app.state.service.pool.acquire() as connection:
         return answer(dict(found(await parties.enterprise(connection, caller, uscc))))

@@ -31,12 +31,12 @@ class WantedCases(Page):
     "/enterprises/{uscc}/exposure",
     summary="An enterprise's exposure",
     response_model=facilities.Exposure,
-    responses=problems("not-found"),
+    responses=problems("not-found", "consent-missing", "consent-revoked"),
 )
 async def read_exposure(
     uscc: Code, request: Request, caller: Annotated[Caller, Depends(allowed("fr:write", "claim:write"))]
 ) -> Response:
-    """Itemised for the enterprise's side; totals for the holder of a live claim; it does not exist for anybody else."""
+    """Itemised for the enterprise's side; totals for the holder of a live claim, each look logged with its consent."""
     async with request.app.state.service.pool.acquire() as connection:
         return answer(found(await facilities.exposure_view(connection, caller, uscc)))
 

@@ -52,7 +52,7 @@ class Quote(BaseModel):
     quote_id: str
     uscc: str
     scheme: str
-    binds: bool
+    quote_binds: bool
     decision_id: str
     outcome: str
     limit_fen: int

@@ -60,6 +60,9 @@ class Assistance(Closed):
     version: Version
     to: Literal["broadcast", "DECLINED"]
     note: Note
+    amount_fen: Annotated[
+        Amount | None, Field(description="a lower amount, as agreed with the enterprise; null: as it asked")
+    ] = None
 
 
 class Order(Closed):
@@ -78,6 +81,8 @@ class Moved(BaseModel):
     version: int | None = None
     round: int | None = None
     joined: bool | None = None
+    amount_fen: int | None = None
+    term_months: int | None = None
 
 
 class Submitted(BaseModel):
@@ -158,8 +163,8 @@ async def submit_request(fr_id: FrId, body: Submission, request: Request, caller
     "/financing-requests/{fr_id}/broadcast",
     response_model=Moved,
     responses=problems(
-        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-revoked", "validation",
-        "quote-expired", "request-suspended",
+        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-missing", "consent-revoked",
+        "validation", "quote-expired", "request-suspended",
     ),
 )  # fmt: skip
 async def broadcast_request(fr_id: FrId, body: Broadcast, request: Request, caller: Owner) -> Response:
@@ -180,8 +185,11 @@ async def withdraw_request(fr_id: FrId, body: Withdrawal, request: Request, call
 @router.post(
     "/financing-requests/{fr_id}/assist",
     response_model=Moved,
-    responses=problems("not-found", "stale-version", "illegal-transition", "consent-missing"),
-)
+    responses=problems(
+        "not-found", "stale-version", "illegal-transition", "over-limit", "consent-missing", "consent-revoked",
+        "validation", "quote-expired",
+    ),
+)  # fmt: skip
 async def assist_request(
     fr_id: FrId, body: Assistance, request: Request, caller: Annotated[Caller, Depends(allowed("case:write"))]
 ) -> Response:

@@ -54,6 +54,7 @@ class Ledger:
 
     limit: int
     target: int | None = None
+    schemes: dict[str, int] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
 
@@ -62,14 +63,16 @@ class Ledger:
         bound = sum(one.undrawn + one.drawn for one in self.lines.values() if one.binds)
         return bound + sum(self.pending.values())
 
-    def available(self) -> int:
-        """What may still be reserved."""
+    def available(self, scheme: str) -> int:
+        """What may still be reserved under a scheme: its own quote, all else counted."""
         apart = sum(one.beyond + (0 if one.binds else one.undrawn + one.drawn) for one in self.lines.values())
-        return max((self.limit if self.target is None else self.target) - self.counted() - apart, 0)
+        whole = self.limit if self.target is None else self.target
+        return max(min(whole, self.schemes.get(scheme, 0)) - self.counted() - apart, 0)
 
-    def set_limit(self, amount: int) -> None:
-        """A new quote."""
-        self.target = amount
+    def set_limit(self, scheme: str, amount: int) -> None:
+        """A new quote; the greatest of the schemes is the limit of all."""
+        self.schemes[scheme] = amount
+        self.target = max(self.schemes.values())
         self.settle()
 
     def settle(self) -> None:

@@ -161,10 +161,16 @@ async def enterprise(connection: Connection, *, limit_fen: int | None = None, **
     return row["uscc"]
 
 
-async def limit(connection: Connection, uscc: str, limit_fen: int, *, days: float = 30) -> None:
-    """Set the enterprise's reference limit (L1, L6)."""
+async def limit(
+    connection: Connection, uscc: str, limit_fen: int, *, days: float = 30, scheme: str = "torch-points"
+) -> None:
+    """Set the enterprise's reference limit under a scheme (L1, L6)."""
     await connection.execute(
-        "SELECT hall.set_limit($1, $2, hall.hall_now() + $3::interval)", uscc, limit_fen, timedelta(days=days)
+        "SELECT hall.set_limit($1, $2, $3, hall.hall_now() + $4::interval)",
+        uscc,
+        scheme,
+        limit_fen,
+        timedelta(days=days),
     )
 
 
@@ -241,7 +247,7 @@ async def claim(connection: Connection, fr: str, bank: Bank, state: str = "held"
     known = await connection.fetchrow(
         """
         UPDATE hall.financing_request SET fence_last = fence_last + 1 WHERE id = $1
-        RETURNING uscc, round_no, fence_last, amount_fen, quote_binds
+        RETURNING uscc, round_no, fence_last
         """,
         fr,
     )
@@ -251,9 +257,8 @@ async def claim(connection: Connection, fr: str, bank: Bank, state: str = "held"
         fr, known["round_no"],
     )  # fmt: skip
     await connection.execute(
-        "SELECT hall.reserve($1, $2, $3, $4, $5)",
-        fr, known["round_no"], known["uscc"], known["amount_fen"], known["quote_binds"],
-    )  # fmt: skip
+        "SELECT hall.reserve(f, $2) FROM hall.financing_request f WHERE id = $1", fr, known["round_no"]
+    )
     # As the act does it: the counter's row is locked, then read is the clock.
     await connection.execute(
         "UPDATE hall.quota SET held = held + 1 WHERE owner IN ($1, $2)", bank.institution, bank.outlet

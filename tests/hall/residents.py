@@ -103,7 +103,7 @@ async def _people(here: Town) -> None:
     )
     await hall.owner.execute("UPDATE hall.product SET terms = $1::text::jsonb", made.json_of(TERMS))
     await hall.owner.execute(
-        "UPDATE hall.enterprise SET registered_by = $2 WHERE uscc = $1", here.firm, here["portal"].client_id
+        "UPDATE hall.enterprise SET portal = $2 WHERE uscc = $1", here.firm, here["portal"].client_id
     )
 
 

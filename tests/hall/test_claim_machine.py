@@ -1,11 +1,16 @@
 """The claim (hall.md §3, §4) on the database alone: the grab, its guards, the lease, the fence, offers."""
 
+import asyncio
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from api.database import Connection
@@ -295,6 +300,44 @@ async def test_k3_what_is_wrong_with_an_offer_is_told_at_once(owner: Connection)
     assert len(wrong) == 3  # outside the product, and above what was asked under a binding quote
 
 
+async def test_k3_the_hash_of_an_offer_is_of_its_own_members_and_both_sides_can_compute_it(owner: Connection) -> None:
+    claim = await held(owner, "contacted")
+    made_ = await act(
+        owner, claim.bank.actor, "make_offer", **offer(claim, fees=[{"name": '评估费 "A"', "amount_fen": 7}])
+    )
+    signed = {name: value for name, value in made_.items() if name != "sha256"}
+    assert sha256(rfc8785.dumps(signed)).hexdigest() == made_["sha256"]
+    shown = orjson.loads(await told(owner, "SELECT hall.offers_view($1::text::jsonb, $2)::text",
+                                    made.json_of(enterprise_actor(claim.uscc)), claim.fr))[0]  # fmt: skip
+    assert {name: value for name, value in shown.items() if name not in ("claim_state", "live_until")} == made_
+    assert shown["live_until"] >= made_["valid_until"]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_the_databases_canonical_json_is_that_of_rfc_8785(database: str, value: Any) -> None:
+    async def canonical() -> str:
+        connection = await asyncpg.connect(database)
+        try:
+            return await connection.fetchval("SELECT hall.jcs($1::text::jsonb)", orjson.dumps(value).decode())
+        finally:
+            await connection.close()
+
+    assert asyncio.run(canonical()) == rfc8785.dumps(value).decode()
+
+
 async def test_k3_above_a_reference_quote_a_reason_is_demanded(owner: Connection) -> None:
     bank = await made.bank(owner)
     uscc = await made.enterprise(owner, limit_fen=29_000_000)
@@ -366,13 +409,43 @@ async def test_x2_the_dossier_ends_with_the_claim_and_every_look_is_logged(owner
     assert [tuple(one) for one in logged] == [(claim.bank.institution, "dossier")]
 
 
+async def test_p5_without_a_consent_the_holder_sees_neither_who_nor_how_much_and_every_look_is_logged(
+    owner: Connection,
+) -> None:
+    claim = await held(owner)
+    me = made.json_of(claim.bank.actor)
+
+    async def look(what: str, at: str) -> dict[str, Any]:
+        return orjson.loads(await told(owner, f"SELECT hall.look_at_{what}($1::text::jsonb, $2)::text", me, at))
+
+    places = (("request", claim.fr), ("exposure", claim.uscc), ("dossier", claim.id))
+    shown = [await look(*place) for place in places]
+    assert all(one["uscc"] == claim.uscc for one in shown)
+    consent = await told(owner, "SELECT consent_id FROM hall.financing_request WHERE id = $1", claim.fr)
+    await act(owner, enterprise_actor(claim.uscc), "revoke_consent", uscc=claim.uscc, consent_id=consent)
+    withheld = [await look(*place) for place in places]
+    assert [one["withheld"] for one in withheld] == ["consent-revoked"] * 3
+    assert claim.uscc not in str(withheld)
+    assert "50000000" not in str(withheld)
+    assert (withheld[0]["reach"], withheld[0]["state"]) == ("holder", "claimed")
+    logged = await owner.fetch("SELECT what, consent_id, withheld FROM hall.access_log ORDER BY id")
+    assert [tuple(one) for one in logged] == [
+        *((what, consent, None) for what, _ in places),
+        *((what, None, "consent-revoked") for what, _ in places),
+    ]
+
+
 async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Connection) -> None:
     fr, (bank,) = await hall(owner)
     year = await told(owner, "SELECT max(year) FROM hall.calendar_year")
     now = await told(owner, "SELECT hall.hall_now()")
     await pass_time(owner, days=(year + 1 - now.year) * 365.25 + 30)
     await owner.execute("UPDATE hall.round SET closes_at = hall.hall_now() + interval '1 day'")
-    await owner.execute("UPDATE hall.exposure SET limit_expires_at = hall.hall_now() + interval '30 days'")
+    await owner.execute("UPDATE hall.financing_request SET quote_expires_at = hall.hall_now() + interval '30 days'")
+    await owner.execute(
+        "INSERT INTO hall.consent SELECT (jsonb_populate_record(c, jsonb_build_object('id', 'co_2', "
+        "'valid_to', hall.hall_now() + interval '1 day'))).* FROM hall.consent c"
+    )
     won = await grab(owner, fr, bank)
     assert (await row(owner, won["claim_id"]))["deadline_is_provisional"]
     assert (await row(owner, won["claim_id"]))["deadline"] - (now + timedelta(days=365)) > timedelta(0)

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.hall import made
@@ -217,6 +218,45 @@ async def test_i23_a_first_loan_is_counted_once(line: Signed) -> None:
     assert closed.status_code == 200
     assert (await keeper.get("/v1/cases")).json()["items"] == []
     assert len((await keeper.get("/v1/cases", state="closed")).json()["items"]) == 1
+
+
+async def test_l5_a_first_loan_that_never_was_counts_no_longer_and_the_others_statement_takes_its_place(
+    line: Signed,
+) -> None:
+    owner = line.hall.owner
+    bank = await made.bank(owner)
+    second = await made.facility(owner, line.uscc, bank, 10_000)
+    client = await line.hall.client("bank", institution=bank.institution)
+    drawn = {"amount_fen": 5, "bank_ref": reference(), "drawn_on": str(line.today)} | FIRST
+    await client.post(f"/v1/facilities/{second}/drawdowns", drawn)
+    counted = "SELECT array_agg(facility_id) FROM hall.first_loan WHERE withdrawn_at IS NULL"
+    assert await owner.fetchval(counted) == [line.facility]
+    ours = await owner.fetchval("SELECT bank_ref FROM hall.drawdown WHERE facility_id = $1", line.facility)
+
+    async def correct(amount: int) -> None:
+        body = {"corrects": ours, "bank_ref": reference(), "amount_fen": amount, "note": "another firm's money"}
+        assert (await line.teller.post(f"/v1/facilities/{line.facility}/corrections", body)).status_code == 201
+
+    await correct(0)
+    assert await owner.fetchval(counted) == [second]
+    assert await owner.fetchval("SELECT count(*) FROM hall.hall_case WHERE closed_at IS NULL") == 0
+    await correct(20_000)
+    assert await owner.fetchval(counted) == [second]
+    cases = await owner.fetch("SELECT subject FROM hall.hall_case WHERE closed_at IS NULL")
+    assert [one["subject"] for one in cases] == [f"facility/{line.facility}"]
+    told = await owner.fetch("SELECT subject, type FROM hall.event WHERE type LIKE 'fin.first-loan.%' ORDER BY no")
+    assert [tuple(one) for one in told] == [
+        (f"facility/{line.facility}", "fin.first-loan.counted.v1"),
+        (f"facility/{line.facility}", "fin.first-loan.withdrawn.v1"),
+        (f"facility/{second}", "fin.first-loan.counted.v1"),
+    ]
+    for statement in (
+        "UPDATE hall.first_loan SET uscc = uscc",
+        "DELETE FROM hall.first_loan",
+        "TRUNCATE hall.first_loan",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await owner.execute(statement)
 
 
 async def test_l7_every_difference_is_classified_and_is_a_case_until_a_later_list_agrees(line: Signed) -> None:

@@ -170,7 +170,7 @@ async def test_each_stream_carries_what_its_client_may_have_and_no_more(hall: Ha
     second, second_no = await made.outlet(hall.owner, bank.institution)
     uscc, other = await made.enterprise(hall.owner), await made.enterprise(hall.owner)
     portal = await hall.client("portal")
-    await hall.owner.execute("UPDATE hall.enterprise SET registered_by = $1 WHERE uscc = $2", portal.client_id, other)
+    await hall.owner.execute("UPDATE hall.enterprise SET portal = $1 WHERE uscc = $2", portal.client_id, other)
     for one, audience in ((uscc, [bank.outlet_no]), (other, [second_no]), (other, [])):
         await broadcast(hall.owner, audience, uscc=one, purpose=f"p{len(audience)}{second_no in audience}")
     fr_of = {row["uscc"]: row["subject"] for row in await feed_of(hall.owner)}

@@ -83,7 +83,9 @@ async def drawdown_and_limit_cut(scene: Scene) -> tuple[Act, Act]:
                 bank_ref=secrets.token_hex(8), first_loan=False, evidence_sha256=made.HASH)  # fmt: skip
 
     async def cut(connection: Connection) -> Any:
-        await connection.execute("SELECT hall.set_limit($1, 1000000, hall.hall_now() + interval '1 day')", uscc)
+        await connection.execute(
+            "SELECT hall.set_limit($1, 'torch-points', 1000000, hall.hall_now() + interval '1 day')", uscc
+        )
         return "cut"
 
     return draw, cut

@@ -64,8 +64,11 @@ async def report(owner: Any, bank: made.Bank, name: str, facility: str, amount: 
     return await made.act(owner, bank.actor, name, **args)
 
 
+SCHEMES = ("torch-points", "second")
+
+
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of quotes, claims, signings, drawdowns, repayments and corrections of one enterprise at three banks."""
+    """Any order of quotes under two schemes, claims, signings, drawdowns, repayments and corrections of one enterprise at three banks."""
 
     database: str
     facilities = Bundle("facilities")
@@ -87,12 +90,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(target=facilities, limit=st.integers(60, 100), revolving=st.booleans())
     def begins(self, limit: int, revolving: bool) -> str:
-        self.uscc = self.does(made.enterprise(self.owner, limit_fen=limit))
-        self.oracle.set_limit(limit)
-        return self.signed(*self.claimed(0, 30, True, revolving))
+        self.uscc = self.does(made.enterprise(self.owner))
+        self.a_new_quote(limit, SCHEMES[0])
+        return self.signed(*self.claimed(0, 30, SCHEMES[0], True, revolving))
 
-    def claimed(self, bank: int, amount: int, binds: bool, revolving: bool) -> tuple[made.Claim, Line]:
-        columns = {"amount_fen": amount, "quote_fen": amount, "quote_binds": binds, "purpose": secrets.token_hex(4)}
+    def claimed(self, bank: int, amount: int, scheme: str, binds: bool, revolving: bool) -> tuple[made.Claim, Line]:
+        columns = {"amount_fen": amount, "quote_fen": amount, "quote_binds": binds, "scheme": scheme,
+                   "purpose": secrets.token_hex(4)}  # fmt: skip
         fr = self.does(made.request(self.owner, self.uscc, **columns))
         accepted = self.does(made.claim(self.owner, fr, self.banks[bank], "accepted", is_revolving=revolving))
         if binds:
@@ -105,17 +109,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.oracle.lines[facility] = line
         return facility
 
-    @rule(limit=st.integers(0, 120))
-    def a_new_quote(self, limit: int) -> None:
-        self.does(made.limit(self.owner, self.uscc, limit))
-        self.oracle.set_limit(limit)
+    @rule(limit=st.integers(0, 120), scheme=st.sampled_from(SCHEMES))
+    def a_new_quote(self, limit: int, scheme: str) -> None:
+        self.does(made.limit(self.owner, self.uscc, limit, scheme=scheme))
+        self.oracle.set_limit(scheme, limit)
 
-    @rule(target=claims, bank=st.integers(0, 2), amount=AMOUNTS, binds=st.booleans(), revolving=st.booleans())
-    def a_claim(self, bank: int, amount: int, binds: bool, revolving: bool) -> Any:
-        if not binds or amount <= self.oracle.available():
-            return self.claimed(bank, amount, binds, revolving)
+    @rule(target=claims, bank=st.integers(0, 2), amount=AMOUNTS, scheme=st.sampled_from(SCHEMES), binds=st.booleans(),
+          revolving=st.booleans())  # fmt: skip
+    def a_claim(self, bank: int, amount: int, scheme: str, binds: bool, revolving: bool) -> Any:
+        if not binds or amount <= self.oracle.available(scheme):
+            return self.claimed(bank, amount, scheme, binds, revolving)
         with pytest.raises(asyncpg.PostgresError, match="over-limit"):
-            self.claimed(bank, amount, binds, revolving)
+            self.claimed(bank, amount, scheme, binds, revolving)
         return multiple()
 
     @rule(given=consumes(claims))
@@ -189,7 +194,8 @@ class LedgerMachine(RuleBasedStateMachine):
             )
         )
         assert tuple(row[name] for name in COLUMNS) == self.oracle.balances()
-        assert (row["limit_target_fen"], row["available_fen"]) == (self.oracle.target, self.oracle.available())
+        available = max(self.oracle.available(scheme) for scheme in SCHEMES)
+        assert (row["limit_target_fen"], row["available_fen"]) == (self.oracle.target, available)
 
     def teardown(self) -> None:
         broken = self.does(broken_money(self.owner))
@@ -245,7 +251,7 @@ async def test_l3_concurrent_claims_reserve_no_more_than_the_limit(owner: Any, d
 
         async def reserve(fr: str) -> bool:
             try:
-                await pool.execute("SELECT hall.reserve($1, 1, $2, 30, true)", fr, uscc)
+                await pool.execute("SELECT hall.reserve(f, 1) FROM hall.financing_request f WHERE id = $1", fr)
             except asyncpg.PostgresError as error:
                 said.add((error.as_dict()["message"], error.as_dict()["detail"]))
                 return False
@@ -274,6 +280,49 @@ async def test_l6_a_limit_below_the_sum_waits_and_refuses_new_reservations_until
     await report(owner, bank, "report_repayment", facility, 2)
     assert await limits(owner, uscc) == (50, None)
     assert await owner.fetchval("SELECT hall.available($1)", uscc) == 1
+
+
+async def test_l1_each_scheme_lends_within_its_own_limit_and_no_scheme_lifts_another(owner: Any) -> None:
+    """A larger or an ordinary quote raises nothing that a smaller one binds, and a quote of nothing locks no other."""
+    uscc = await made.enterprise(owner, limit_fen=100)
+    await made.limit(owner, uscc, 30, scheme="second")
+    bank = await made.bank(owner)
+    small = await made.request(owner, uscc, amount_fen=31, quote_fen=31, scheme="second", purpose="a")
+    with pytest.raises(asyncpg.PostgresError, match="over-limit"):
+        await made.claim(owner, small, bank)
+    fits = await made.request(owner, uscc, amount_fen=30, quote_fen=30, scheme="second", purpose="b")
+    await made.claim(owner, fits, bank)
+    await made.limit(owner, uscc, 0, scheme="second")
+    assert await limits(owner, uscc) == (100, None)
+    rest = await made.request(owner, uscc, amount_fen=70, quote_fen=70, purpose="c")
+    await made.claim(owner, rest, bank)
+    assert (await balances(owner, uscc))["pending_fen"] == 100
+    assert await owner.fetchval("SELECT hall.available($1)", uscc) == 0
+
+
+async def test_l1_the_quote_of_a_scheme_that_does_not_bind_is_no_limit(owner: Any) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100)
+    for number, (scheme, limit) in enumerate((("ordinary", 900), ("torch-points", 50), ("ordinary", 0))):
+        decision = f"d{number:024x}"
+        await owner.execute(
+            """
+            INSERT INTO hall.rulebook VALUES ('p', 'p', NULL, 's') ON CONFLICT DO NOTHING
+            """
+        )
+        await owner.execute(
+            """
+            INSERT INTO hall.decision (id, uscc, as_of, outcome, limit_fen, model_version, policy_version, input_hash,
+                asked_by, decided_at, content, text)
+            VALUES ($1, $2, '2026-11-01', 'eligible', $3, 'm', 'p', repeat('0', 64), 'made', now(), '{}', '{}')
+            """,
+            decision, uscc, limit,
+        )  # fmt: skip
+        await owner.execute(
+            "SELECT hall.keep_quote($1, $2, $3, 'eligible', $4, hall.hall_now() + interval '30 days')",
+            uscc, scheme, decision, limit,
+        )  # fmt: skip
+    assert await limits(owner, uscc) == (50, None)
+    assert await owner.fetch("SELECT scheme, limit_fen FROM hall.scheme_limit") == [("torch-points", 50)]
 
 
 async def test_l1_an_expired_limit_stops_new_reservations_and_nothing_else(owner: Any) -> None:
@@ -328,7 +377,7 @@ async def test_l8_a_guard_that_only_informs_lets_it_pass_outside_the_limit_and_s
     await made.facility(owner, uscc, await made.bank(owner), 40)
     held = await balances(owner, uscc)
     assert (held["committed_fen"], held["unbound_committed_fen"]) == (0, 40)
-    view = "SELECT hall.exposure_view($1::text::jsonb, $2) ->> 'guard'"
+    view = "SELECT hall.look_at_exposure($1::text::jsonb, $2) ->> 'guard'"
     assert await owner.fetchval(view, made.json_of(made.enterprise_actor(uscc)), uscc) == "informs-only"
 
 
@@ -364,8 +413,8 @@ async def test_the_service_cannot_write_a_balance_itself(owner: Any, pool: Any) 
     uscc = await made.enterprise(owner, limit_fen=100)
     for statement in (
         "UPDATE hall.exposure SET limit_fen = 10000 WHERE uscc = $1",
-        "SELECT hall.set_limit($1, 10000, now())",
-        "INSERT INTO hall.first_loan SELECT $1, '-', '-', '-', now()",
+        "SELECT hall.set_limit($1, 'torch-points', 10000, now())",
+        "INSERT INTO hall.first_loan SELECT '-', 1, $1, '-', '-', now()",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await pool.execute(statement, uscc)

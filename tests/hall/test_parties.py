@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from data_contracts.uscc import made_up_code
+from tests.hall import made as rows
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.keys import new_key, public_pem
 
@@ -183,6 +184,28 @@ async def test_a_portal_takes_up_a_firm_that_came_with_the_facts(hall: Hall) -> 
     portal, rival = await hall.client("portal"), await hall.client("portal")
     assert (await portal.post("/v1/enterprises", FIRM | {"uscc": code})).status_code == 200
     assert (await rival.post("/v1/enterprises", FIRM | {"uscc": code})).status_code == 409
+
+
+async def test_a_clerk_writes_a_firm_down_until_it_speaks_for_itself_and_keeps_it_from_no_portal(hall: Hall) -> None:
+    firm = FIRM | {"uscc": made_up_code(4)}
+    at = f"/v1/enterprises/{firm['uscc']}"
+    clerk, other, portal, rival = [await hall.client(role) for role in ("clerk", "clerk", "portal", "portal")]
+    assert (await clerk.post("/v1/enterprises", firm)).status_code == 201
+    assert (await clerk.post("/v1/enterprises", firm | {"contact_name": "Wu"})).json()["contact_name"] == "Wu"
+    assert (await other.post("/v1/enterprises", firm)).status_code == 409
+    assert (await portal.post("/v1/enterprises", firm | {"contact_name": "Zhao"})).status_code == 200
+    assert (await rival.post("/v1/enterprises", firm)).status_code == 409
+    assert (await clerk.post("/v1/enterprises", firm | {"contact_name": "Qian"})).status_code == 409
+    assert (await clerk.get(at)).status_code == 404
+    assert (await portal.get(at)).json()["contact_name"] == "Zhao"
+
+
+async def test_a_clerk_changes_no_contact_once_a_need_of_the_firm_is_submitted(hall: Hall) -> None:
+    firm = FIRM | {"uscc": made_up_code(5)}
+    clerk = await hall.client("clerk")
+    assert (await clerk.post("/v1/enterprises", firm)).status_code == 201
+    await rows.request(hall.owner, firm["uscc"], "quoted")
+    assert (await clerk.post("/v1/enterprises", firm | {"contact_phone": "13800000000"})).status_code == 409
 
 
 async def test_a_code_whose_check_character_does_not_fit_is_refused(hall: Hall) -> None:

@@ -91,7 +91,7 @@ async def test_each_side_polls_what_concerns_it(hall: Hall) -> None:
     bank, client = await bank_of(hall)
     uscc, other = await made.enterprise(hall.owner), await made.enterprise(hall.owner)
     portal = await hall.client("portal")
-    await hall.owner.execute("UPDATE hall.enterprise SET registered_by = $1 WHERE uscc = $2", portal.client_id, other)
+    await hall.owner.execute("UPDATE hall.enterprise SET portal = $1 WHERE uscc = $2", portal.client_id, other)
     owner = await hall.client("enterprise", uscc=uscc)
     await emit(hall.owner, uscc=uscc, institution=bank.institution)
     await emit(hall.owner, uscc=other)

@@ -33,7 +33,7 @@ async def hall(town_database: str) -> AsyncIterator[Hall]:
 async def portal(hall: Hall) -> Client:
     """The platform, which registered every enterprise of the park."""
     client = await hall.client("portal")
-    await hall.owner.execute("UPDATE hall.enterprise SET registered_by = $1", client.client_id)
+    await hall.owner.execute("UPDATE hall.enterprise SET portal = $1", client.client_id)
     return client
 
 
@@ -125,7 +125,7 @@ async def test_an_unknown_scheme_and_an_enterprise_without_registry_facts_are_na
     assert wrong.json()["errors"] == [{"pointer": "/scheme", "rule": "unknown-scheme"}]
     unknown = made_up_code(77_777_777)
     await hall.owner.execute(
-        "INSERT INTO hall.enterprise (uscc, name, registered_by) VALUES ($1, 'new', $2)", unknown, portal.client_id
+        "INSERT INTO hall.enterprise (uscc, name, portal) VALUES ($1, 'new', $2)", unknown, portal.client_id
     )
     bare = await asked(portal, unknown)
     assert bare.status_code == 422
@@ -138,7 +138,7 @@ async def test_without_a_champion_the_engine_is_unavailable_and_a_promotion_is_f
     town = ground().copy(tmp_path)
     async with serving(town_database, tmp_path / "nothing") as hall:
         portal = await hall.client("portal")
-        await hall.owner.execute("UPDATE hall.enterprise SET registered_by = $1", portal.client_id)
+        await hall.owner.execute("UPDATE hall.enterprise SET portal = $1", portal.client_id)
         refused = await asked(portal, best()["uscc"])
         assert refused.status_code == 503
         assert refused.json()["type"] == "/problems/engine-unavailable"

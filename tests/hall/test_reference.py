@@ -84,7 +84,7 @@ def test_what_differs_from_the_files_is_put_right(database: str) -> None:
             INSERT INTO hall.setting VALUES ('stray', 1, 'count');
             DELETE FROM hall.edge WHERE number = 'T9';
             INSERT INTO hall.edge VALUES ('request', 'T9', 'draft', 'claimed');
-            UPDATE hall.scheme SET binds = NOT binds;
+            UPDATE hall.scheme SET quote_binds = NOT quote_binds;
             INSERT INTO hall.channel VALUES ('stray', '甲', 'a');
             DELETE FROM hall.purpose WHERE name = 'other';
             UPDATE hall.amount_band SET from_fen = from_fen + 7;

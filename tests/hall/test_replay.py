@@ -19,7 +19,7 @@ def decision(town_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     async def made() -> str:
         async with serving(town_database, ground().home) as hall:
             portal = await hall.client("portal")
-            await hall.owner.execute("UPDATE hall.enterprise SET registered_by = $1", portal.client_id)
+            await hall.owner.execute("UPDATE hall.enterprise SET portal = $1", portal.client_id)
             asked = {"uscc": ground().best["uscc"], "scheme": "torch-points"}
             answered = await portal.post("/v1/limit-quotes", asked)
             assert answered.status_code == 201, answered.text

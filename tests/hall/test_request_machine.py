@@ -1,7 +1,8 @@
 """The request's machine (hall.md §3), on the database alone: each edge, its guard, its deadline."""
 
 import asyncio
-from datetime import timedelta
+import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -132,6 +133,28 @@ async def test_t1_the_same_need_of_a_second_channel_joins_and_its_source_is_kept
     assert await owner.fetchval("SELECT count(*) FROM hall.financing_request") == 1
 
 
+async def test_t1_what_each_channel_said_is_kept_and_the_enterprises_own_word_is_the_drafts(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    listed = need(uscc, channel="park-list", amount_fen=30_000_000, term_months=6)
+    fr = (await act(owner, actor("clerk", "park"), "draft_request", **listed))["fr_id"]
+    said = await act(owner, enterprise_actor(uscc), "draft_request", **need(uscc))
+    assert said == {"fr_id": fr, "joined": True, "state": "draft", "version": 1, "amount_fen": 50_000_000,
+                    "term_months": 12}  # fmt: skip
+    again = await act(owner, actor("clerk", "park"), "draft_request", **listed)
+    assert again["amount_fen"] == 50_000_000, "a list does not go before the enterprise's own word"
+    kept = await owner.fetch("SELECT channel, amount_fen, term_months FROM hall.request_source ORDER BY no")
+    assert [tuple(one) for one in kept] == [("park-list", 30_000_000, 6), ("portal", 50_000_000, 12)]
+
+
+async def test_i23_a_need_after_signing_is_a_request_of_its_own(owner: Connection) -> None:
+    """A renewal, or a second need: the signed one no longer seeks a bank."""
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    await made.facility(owner, uscc, await made.bank(owner), 20_000_000, purpose="orders")
+    said = await act(owner, enterprise_actor(uscc), "draft_request", **need(uscc, purpose="orders"))
+    assert (said["joined"], said["amount_fen"]) == (False, 50_000_000)
+    assert (await submit(owner, uscc, said["fr_id"]))["state"] == "quoted"
+
+
 async def test_s4_submitting_quotes_in_one_transaction_with_a_history_row_a_step(owner: Connection) -> None:
     uscc = await made.enterprise(owner)
     fr = await drafted(owner, uscc)
@@ -180,6 +203,139 @@ async def test_t2_no_submission_without_a_consent_in_force(owner: Connection) ->
                       **decided(uscc))  # fmt: skip
     assert await state(owner, fr) == "draft"
     assert await owner.fetchval("SELECT count(*) FROM hall.decision") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "broken"),
+    [
+        ({"purpose": "marketing"}, "is for the purpose financing"),
+        ({"one_time": True}, "is not used up by one look"),
+        ({"data_sets": ["facts"]}, "allows the data set limit"),
+        ({"valid_from": datetime.now(UTC) + timedelta(days=1)}, "has begun"),
+        ({"valid_to": datetime.now(UTC)}, "is not over"),
+    ],
+)
+async def test_t2_a_consent_that_cannot_carry_the_request_is_refused_with_what_it_lacks(
+    owner: Connection, given: dict[str, Any], broken: str
+) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    consent = await made.consent(owner, uscc, **given)
+    with pytest.raises(Refused, match="consent-missing") as refused:
+        await act(owner, enterprise_actor(uscc), "submit_request", fr_id=fr, version=1, consent_id=consent,
+                  **decided(uscc))  # fmt: skip
+    assert refused.value.members == {"broken": [broken]}
+
+
+async def revoke(owner: Connection, uscc: str, consent: str) -> None:
+    await act(owner, enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
+
+
+async def test_p5_a_request_whose_consent_is_revoked_leaves_the_hall_and_comes_back_under_a_new_one(
+    owner: Connection,
+) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    consent = await made.consent(owner, uscc)
+    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
+    await revoke(owner, uscc, consent)
+    assert await state(owner, fr) == "assisted"
+    assert await told(owner, "SELECT state FROM hall.round WHERE fr_id = $1", fr) == "closed"
+    assert "consent-revoked" in await told(owner, "SELECT note FROM hall.hall_case WHERE subject = $1", f"fr/{fr}")
+    once_more = {"fr_id": fr, "to": "broadcast", "note": "they changed their mind"}
+    with pytest.raises(Refused, match="consent-revoked"):
+        await act(owner, CASE_MANAGER, "assist_request", version=await version(owner, fr), **once_more)
+    await made.consent(owner, uscc, recipients=[bank.institution])
+    stranger = await made.bank(owner)
+    said = await act(owner, CASE_MANAGER, "assist_request", version=await version(owner, fr), **once_more)
+    assert said["state"] == "broadcast"
+    audience = await told(owner, "SELECT audience FROM hall.round WHERE fr_id = $1 ORDER BY n DESC LIMIT 1", fr)
+    assert audience == [bank.outlet_no], f"the consent does not name {stranger.institution}"
+
+
+async def test_p5_a_second_consent_carries_the_request_on(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    consent, _ = await made.consent(owner, uscc), await made.consent(owner, uscc)
+    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
+    await revoke(owner, uscc, consent)
+    assert await state(owner, fr) == "broadcast"
+
+
+async def test_t13_without_a_consent_no_further_round_is_announced(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    consent = await made.consent(owner, uscc)
+    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
+    claim = await made.claim(owner, fr, bank)
+    await revoke(owner, uscc, consent)
+    assert await state(owner, fr) == "claimed"
+    await act(owner, bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="busy")
+    assert await state(owner, fr) == "assisted"
+    reason = await told(owner, "SELECT reason ->> 'hindrance' FROM hall.financing_request WHERE id = $1", fr)
+    assert reason == "consent-revoked"
+
+
+async def quote(owner: Connection, uscc: str, limit_fen: int, scheme: str = "torch-points") -> None:
+    """A new quote of the enterprise, as a decision of another day brings it."""
+    answer = decided(uscc, limit_fen=limit_fen)
+    made_anew = answer["decision"]["answer"] | {"decision_id": "d" + secrets.token_hex(12)}
+    await act(owner, enterprise_actor(uscc), "quote", uscc=uscc, scheme=scheme,
+              decision=answer["decision"] | {"answer": made_anew}, text=orjson.dumps(made_anew).decode())  # fmt: skip
+
+
+async def test_t3_t8_a_new_quote_is_taken_by_the_request_that_waits_for_its_confirmation(owner: Connection) -> None:
+    """Refreshed free: neither does the request expire with the old quote, nor is it bound to it."""
+    uscc = await made.enterprise(owner)
+    await made.bank(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, limit_fen=20_000_000)
+    await pass_time(owner, days=20)
+    await quote(owner, uscc, 50_000_000)
+    await pass_time(owner, days=11)
+    assert await sweep(owner) == ["quote renewed"]
+    shown = await owner.fetchval("SELECT hall.look_at_request($1::text::jsonb, $2)::text",
+                                 made.json_of(enterprise_actor(uscc)), fr)  # fmt: skip
+    assert orjson.loads(shown)["quote_fen"] == 50_000_000
+    said = await act(owner, enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=4, amount_fen=50_000_000,
+                     wishes=[])  # fmt: skip
+    assert said["state"] == "broadcast"
+
+
+async def test_t20_a_request_that_nobody_could_win_is_not_broadcast_and_says_why(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    await made.bank(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    once_more = {"fr_id": fr, "version": 4, "to": "broadcast", "note": "facts came in"}
+    with pytest.raises(Refused, match="over-limit") as refused:
+        await act(owner, CASE_MANAGER, "assist_request", **once_more)
+    assert refused.value.members["quote_fen"] == 0
+    await quote(owner, uscc, 40_000_000)
+    with pytest.raises(Refused, match="over-limit"):
+        await act(owner, CASE_MANAGER, "assist_request", **once_more)
+    with pytest.raises(Refused, match="validation"):
+        await act(owner, CASE_MANAGER, "assist_request", amount_fen=50_000_001, **once_more)
+    await pass_time(owner, days=31)
+    with pytest.raises(Refused, match="quote-expired"):
+        await act(owner, CASE_MANAGER, "assist_request", amount_fen=40_000_000, **once_more)
+    await quote(owner, uscc, 40_000_000)
+    said = await act(owner, CASE_MANAGER, "assist_request", amount_fen=40_000_000, **once_more)
+    assert said["state"] == "broadcast"
+    assert await told(owner, "SELECT amount_fen FROM hall.financing_request WHERE id = $1", fr) == 40_000_000
+
+
+async def test_t10_a_binding_request_above_a_newer_quote_goes_to_a_person_after_its_round(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    await subscribe(owner, bank.outlet)
+    fr = await made.request(owner, uscc, "broadcast")
+    await quote(owner, uscc, 40_000_000)
+    with pytest.raises(Refused, match="over-limit"):
+        await act(owner, bank.actor, "grab", fr_id=fr, round=1, outlet_id=bank.outlet, product_id=bank.product,
+                  product_version=1, card_version=5, officer_id=None)  # fmt: skip
+    await pass_time(owner, days=1)
+    await sweep(owner)
+    assert await state(owner, fr) == "assisted"
 
 
 async def test_s2_a_transition_names_the_version_it_saw(owner: Connection) -> None:
@@ -326,6 +482,43 @@ async def test_t21_a_suspended_request_is_hidden_and_its_clocks_stand_still(owne
     assert await sweep(owner) == []
     await order(owner, fr, "resume")
     assert (await act(owner, bank.actor, "grab", **grab))["state"] == "held"
+
+
+async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=90_000_000)
+    bank = await made.bank(owner)
+    offered = await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a")
+    claim = await made.claim(owner, offered, bank, "offered")
+    facility = await made.facility(owner, uscc, bank, 20_000_000, purpose="b")
+    signed = await told(owner, "SELECT fr_id FROM hall.facility WHERE id = $1", facility)
+    await act(owner, enterprise_actor(uscc), "ask_drawdown", facility_id=facility, amount_fen=1_000)
+    quoted = await made.request(owner, uscc, "quoted", purpose="c")
+    clocks = """
+        SELECT (SELECT quote_expires_at FROM hall.financing_request WHERE id = $1) AS quote,
+            (SELECT deadline FROM hall.claim WHERE id = $2) AS offer,
+            (SELECT due_at FROM hall.drawdown WHERE facility_id = $3) AS drawdown,
+            (SELECT least(deadline, hall.start_of(line_ends_on + 2)) = deadline FROM hall.facility WHERE id = $3) AS line
+        """
+    before = await owner.fetchrow(clocks, quoted, claim.id, facility)
+    for fr in (offered, signed, quoted):
+        await order(owner, fr, "suspend")
+    await pass_time(owner, days=20)
+    assert await sweep(owner) == []
+    for fr in (offered, signed, quoted):
+        await order(owner, fr, "resume")
+    after = await owner.fetchrow(clocks, quoted, claim.id, facility)
+    assert before is not None
+    assert after is not None
+    for clock in ("quote", "offer", "drawdown"):
+        assert timedelta(days=20) <= after[clock] - before[clock] < timedelta(days=20, minutes=1), clock
+    assert after["line"], "the end of a line is the contract's"
+    paper = await owner.fetchrow("SELECT sha256, valid_until < hall.hall_now() AS passed FROM hall.offer WHERE claim_id = $1",
+                                 claim.id)  # fmt: skip
+    assert paper is not None
+    assert paper["passed"]
+    said = await act(owner, enterprise_actor(uscc), "accept_offer", offer_id=claim.offer, version=await version(owner, offered),
+                     sha256=paper["sha256"].hex())  # fmt: skip
+    assert said["state"] == "accepted"
 
 
 async def test_t3_drafts_and_quotes_expire_and_never_early(owner: Connection) -> None:
