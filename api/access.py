@@ -71,8 +71,8 @@ class ClaimView(BaseModel):
 class RequestView(BaseModel):
     """A request as far as the caller reaches: `whole`, `holder` of its claim, or only its `card`.
 
-    A holder's look is logged with the consent that allows it; where none does, `withheld` is the code that says why, and
-    no member names the enterprise or an amount.
+    A holder's look is logged with the consent that allows it; where none does, `withheld` is the code that says why,
+    and no member names the enterprise or an amount.
     """
 
     fr_id: str
@@ -126,8 +126,9 @@ class OfferFee(BaseModel):
 class OfferView(BaseModel):
     """An offer; `annual_cost_bp` is the rate plus all fees over the term of a draw, per year, rounded up.
 
-    `sha256` is over the canonical JSON (RFC 8785) of all members before it: drop it and what stands behind it, and compute
-    the same. `live_until`, while the offer can be accepted: `valid_until`, and as much later as the request was suspended.
+    `sha256` is over the canonical JSON (RFC 8785) of all members before it: drop it and what stands behind it, and
+    compute the same. `live_until`, while the offer can be accepted: `valid_until`, and as much later as the request was
+    suspended.
     """
 
     offer_id: str

@@ -176,8 +176,8 @@ class SchemeLimit(BaseModel):
 class Exposure(Amounts):
     """What an enterprise owes and has reserved: totals for the holder of a live claim, itemised for its own side.
 
-    `guard` says whether the limit refuses or only informs. `limit_fen` is the greatest of the schemes' limits and bounds
-    all amounts together; `limit_target_fen` is a lower one that waits until they fit.
+    `guard` says whether the limit refuses or only informs. `limit_fen` is the greatest of the schemes' limits and
+    bounds all amounts together; `limit_target_fen` is a lower one that waits until they fit.
     """
 
     uscc: str

@@ -101,7 +101,8 @@ async def requests(owner: asyncpg.Connection, count: int) -> None:
             codes,
         )
         await owner.execute(
-            "SELECT hall.set_limit(uscc, 'torch-points', $2, hall.hall_now() + interval '30 days') FROM unnest($1::text[]) AS uscc",
+            "SELECT hall.set_limit(uscc, 'torch-points', $2, hall.hall_now() + interval '30 days') "
+            "FROM unnest($1::text[]) AS uscc",
             codes, 10 * EACH_ENTERPRISE * AMOUNT_FEN,
         )  # fmt: skip
         await owner.execute(_REQUESTS, codes, EACH_ENTERPRISE, AMOUNT_FEN)

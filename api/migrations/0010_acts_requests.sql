@@ -252,8 +252,8 @@ begin
     select * into standing from hall.financing_request f
         where f.uscc = applicant and f.scheme = p_args ->> 'scheme' and f.purpose = p_args ->> 'purpose'
             and (state = 'draft' or hall.seeks_a_bank(state)) order by created_at limit 1;
-    if found then
-        standing := hall.locked_request(standing.id);
+    if found then standing := hall.locked_request(standing.id); end if;
+    if standing.state = 'draft' or hall.seeks_a_bank(standing.state) then  -- still: it may have ended before the lock
         perform hall.keep_source(standing.id, p_args, p_actor ->> 'client');
         if standing.state = 'draft' and hall.acts_for(p_actor, applicant) then
             update hall.financing_request set amount_fen = (p_args ->> 'amount_fen')::bigint,

@@ -301,7 +301,7 @@ begin
     end if;
     if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
     valid := hall.add_working_minutes(at, hall.setting('offer_valid_minutes'));
-    made := jsonb_populate_record(null::hall.offer, p_args);  -- members that are named as the columns
+    made := jsonb_populate_record(null::hall.offer, '{"cleared": [], "conditions": []}' || p_args);  -- named as the columns
     made.id := hall.new_id('of');
     made.claim_id := mine.id;
     made.fr_id := fr.id;

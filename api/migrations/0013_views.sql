@@ -25,7 +25,8 @@ $$;
 create function hall.look_at_request(p_actor jsonb, p_id text) returns jsonb
 language plpgsql security definer set search_path = hall, pg_temp as $$
 -- The request as far as the actor reaches; null where it does not exist for it. What names the enterprise is shown to the
--- holder of a claim under a consent alone, each look logged; without one the answer says what is withheld and why.
+-- holder of a claim under a consent alone, each look logged; without one the answer says what is withheld and why. The case
+-- manager's look is logged too.
 declare
     fr hall.financing_request;
     latest hall.round;
@@ -53,6 +54,9 @@ begin
             return view || jsonb_build_object('withheld', hall.why_request_withheld(fr), 'card', latest.card,
                 'state', fr.state, 'version', fr.version, 'deadline', hall.iso(fr.deadline), 'suspended', fr.is_suspended);
         end if;
+    end if;
+    if p_actor ->> 'role' = 'case-manager' then
+        perform hall.log_access(p_actor, fr.uscc, 'request', 'assistance', null);
     end if;
     fr := hall.with_latest_quote(fr);
     view := view || jsonb_build_object('uscc', fr.uscc, 'state', fr.state, 'version', fr.version, 'scheme', fr.scheme,

@@ -170,7 +170,7 @@ class BySql:
 
     async def read(self, racer: Racer, fr: str) -> Answer:
         with _connection_held():
-            seen = await self._pool.fetchval("SELECT hall.request_view($1, $2)", racer.bank.actor, fr)
+            seen = await self._pool.fetchval("SELECT hall.look_at_request($1, $2)", racer.bank.actor, fr)
         return Answer(200, orjson.dumps(seen)) if seen else Answer(404, b'{"type": "/problems/not-found"}')
 
     async def once(self, racer: Racer, act: str, args: dict[str, Any], key: str) -> Answer:

@@ -221,8 +221,8 @@ MUTANTS = (
         (
             Edit(
                 "reserve",
-                "held := hall.locked_exposure(p_uscc);",
-                "select * into held from hall.exposure where uscc = p_uscc;",
+                "held := hall.locked_exposure(fr.uscc);",
+                "select * into held from hall.exposure where uscc = fr.uscc;",
             ),
         ),
         ("ALTER TABLE hall.exposure DROP CONSTRAINT never_over_lend",),

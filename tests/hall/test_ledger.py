@@ -68,7 +68,7 @@ SCHEMES = ("torch-points", "second")
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of quotes under two schemes, claims, signings, drawdowns, repayments and corrections of one enterprise at three banks."""
+    """Any order of quotes, claims, signings, money and corrections: one enterprise, two schemes, three banks."""
 
     database: str
     facilities = Bundle("facilities")
