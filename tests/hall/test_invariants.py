@@ -39,7 +39,7 @@ FAULTS: dict[str, Sequence[str]] = {
         FROM hall.claim c, hall.consent k LIMIT 1
         """,
     ),
-    "I23": ("DROP INDEX hall.one_open_request", "UPDATE hall.financing_request SET purpose = 'same'"),
+    "I23": ("DROP INDEX hall.one_open_request", "UPDATE hall.financing_request SET purpose = 'same', state = 'quoted'"),
     "I26": ("UPDATE hall.drawdown SET drawn_on = drawn_on - 90",),
 }
 ALWAYS_ON = """
