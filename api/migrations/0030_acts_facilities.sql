@@ -746,27 +746,23 @@ begin
     return jsonb_build_object('status', 200, 'body', hall.facility_body(f));
 end $$;
 
-create function hall.sweep_facility() returns text language plpgsql as $$
--- One facility whose deadline has passed: its line ended, or a status report is due; or a drawdown nobody answered. Null
--- when none is due. What is not drawn at the end of the line goes back to the limit.
+create function hall.fire_drawdown(p_id text) returns text language plpgsql as $$
+-- A drawdown that nobody answered lies before a person. Its lock is held.
+begin
+    update hall.drawdown set due_at = null where id = p_id;
+    perform hall.open_case('drawdown-unanswered', 'drawdown/' || p_id, 'the bank neither paid nor refused in time',
+        hall.hall_now(), 'yellow');
+    return 'drawdown unanswered';
+end $$;
+
+create function hall.fire_facility(p_id text) returns text language plpgsql as $$
+-- A facility whose deadline has passed: its line ended, or a status report is due. What is not drawn at the end of the
+-- line goes back to the limit. The request's lock is held.
 declare
     at timestamptz;
-    due record;
     f hall.facility;
-    d hall.drawdown;
 begin
-    select a.id, r.id as fr_id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
-        where a.deadline <= hall.hall_now() and not r.is_suspended order by a.deadline limit 1 for no key update of r skip locked;
-    if not found then
-        select * into d from hall.drawdown where state = 'asked' and due_at <= hall.hall_now()
-            order by due_at limit 1 for no key update skip locked;
-        if not found then return null; end if;
-        update hall.drawdown set due_at = null where id = d.id;
-        perform hall.open_case('drawdown-unanswered', 'drawdown/' || d.id, 'the bank neither paid nor refused in time',
-            hall.hall_now(), 'yellow');
-        return 'drawdown unanswered';
-    end if;
-    select * into strict f from hall.facility where id = due.id for no key update;
+    select * into strict f from hall.facility where id = p_id for no key update;
     at := hall.hall_now();
     if f.deadline is null or f.deadline > at then return 'late'; end if;
     if f.is_line_over or at < hall.start_of(f.line_ends_on + 2) then
@@ -785,6 +781,20 @@ begin
     perform hall.end_line_if_settled(f.id, 'system', at);
     perform hall.close_if_done(f.id, 'system', at);
     return 'line ended';
+end $$;
+
+create function hall.sweep_facility() returns text language plpgsql as $$
+-- Fires the facility due first, else the drawdown due first; null when none is due.
+declare due text;
+begin
+    select a.id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
+        where a.deadline <= (select hall.hall_now()) and not r.is_suspended and not hall.waits_stuck('facility/' || a.id)
+        order by a.deadline limit 1 for no key update of r skip locked;
+    if found then return hall.fire('facility/' || due); end if;
+    select id into due from hall.drawdown
+        where state = 'asked' and due_at <= (select hall.hall_now()) and not hall.waits_stuck('drawdown/' || id)
+        order by due_at limit 1 for no key update skip locked;
+    return hall.fire('drawdown/' || due);
 end $$;
 
 -- ------------------------------------------------------------------------------------------------------- reconciliation
