@@ -198,7 +198,6 @@ create table hall.event (
     foreign key (audience_fr, audience_round) references hall.round (fr_id, n)
 );
 comment on table hall.event is 'outbox: written with the change it tells of; who may read it is uscc (that enterprise), institution_id (that institution) and the audience of a round';
-create index event_transaction on hall.event (transaction_id);
 call hall.append_only('hall.event');
 
 create table hall.history (
