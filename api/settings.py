@@ -16,7 +16,8 @@ class Settings(BaseSettings):
         home: JIFEN_HOME, where the service keeps what it writes.
         postgres_bin: JIFEN_POSTGRES_BIN, PostgreSQL's programs for the embedded server instead of the wheel's.
         pool_size: JIFEN_POOL_SIZE, most connections of one process.
-        hall_policy: JIFEN_HALL_POLICY, a YAML file of the operator's own values for settings of the hall.
+        hall_policy: JIFEN_HALL_POLICY, a YAML file of the operator's own values for settings of the hall; none: those
+            that such a file has set before stay.
         issuer: JIFEN_ISSUER, our name as banks know it, the `aud` of their assertions; none: the address served at.
         processes: JIFEN_PROCESSES, how many processes serve one database: each takes its share of the rate limits.
         rate_limits: JIFEN_RATE_LIMITS, `off` for a load test alone.
