@@ -186,23 +186,36 @@ begin
         hall.sweep_stuck());
 end $$;
 
-create function hall.recompute_provisional(p_year integer) returns integer language plpgsql as $$
--- S6: the calendar of a year has arrived, so deadlines set by weekdays are set anew from where they began to count.
+create function hall.recompute_provisional() returns integer language plpgsql as $$
+-- S6: the calendar of a year has arrived, so what was set by weekdays is set anew from where it began to count, and how
+-- many that were is told. A round's gate and an offer's validity stay: they were published, and parties rely on them.
 declare
-    changed integer := 0;
-    more integer;
+    changed integer;
+    total integer;
 begin
     update hall.financing_request set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as fr_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.financing_request where deadline_is_provisional and deadline is not null) as anew
         where id = anew.fr_id;
-    get diagnostics changed = row_count;
+    get diagnostics total = row_count;
     update hall.claim set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as claim_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.claim where deadline_is_provisional and deadline is not null) as anew
         where id = anew.claim_id;
-    get diagnostics more = row_count;
-    return changed + more;
+    get diagnostics changed = row_count;
+    total := total + changed;
+    update hall.drawdown set due_at = due, due_is_provisional = not hall.calendar_knows(due)
+        from (select id as drawdown_id, hall.add_working_minutes(asked_at, due_minutes) as due
+            from hall.drawdown where due_is_provisional and state = 'asked') as anew
+        where id = anew.drawdown_id;
+    get diagnostics changed = row_count;
+    total := total + changed;
+    update hall.hall_case set due_at = due, due_is_provisional = not hall.calendar_knows(due)
+        from (select id as case_id, hall.add_working_minutes(opened_at, due_minutes) as due
+            from hall.hall_case where due_is_provisional and closed_at is null) as anew
+        where id = anew.case_id;
+    get diagnostics changed = row_count;
+    return total + changed;
 end $$;
 
 revoke execute on function hall.sweep() from public;

@@ -8,9 +8,9 @@ returns text language plpgsql as $$
 -- The open case of this kind and subject, made if there is none; a person has the time of an assisted request for it.
 declare made text;
 begin
-    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at)
-        values (hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at,
-            hall.add_working_minutes(p_at, hall.setting('assisted_minutes')))
+    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
+        select hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at, due, minutes, not hall.calendar_knows(due)
+            from hall.setting('assisted_minutes') as minutes, hall.add_working_minutes(p_at, minutes) as due
         on conflict (kind, subject) where closed_at is null do nothing returning id into made;
     if made is null then
         select id into strict made from hall.hall_case where kind = p_kind and subject = p_subject and closed_at is null;
@@ -26,7 +26,8 @@ $$;
 
 create function hall.case_body(k hall.hall_case) returns jsonb language sql stable as $$
     select jsonb_build_object('case_id', k.id, 'kind', k.kind, 'subject', k.subject, 'lamp', k.lamp, 'note', k.note,
-        'opened_at', hall.iso(k.opened_at), 'due_at', hall.iso(k.due_at), 'closed_at', hall.iso(k.closed_at),
+        'opened_at', hall.iso(k.opened_at), 'due_at', hall.iso(k.due_at),
+        'due_is_provisional', k.due_is_provisional, 'closed_at', hall.iso(k.closed_at),
         'closed_by', k.closed_by, 'closing_note', k.closing_note)
 $$;
 
@@ -468,7 +469,8 @@ end $$;
 create function hall.drawdown_body(d hall.drawdown) returns jsonb language sql stable as $$
     select jsonb_build_object('drawdown_id', d.id, 'facility_id', d.facility_id, 'state', d.state,
         'amount_fen', d.amount_fen, 'asked_by', d.asked_by, 'bank_ref', d.bank_ref, 'drawn_on', d.drawn_on,
-        'refused_for', d.refused_for, 'asked_at', hall.iso(d.asked_at), 'due_at', hall.iso(d.due_at))
+        'refused_for', d.refused_for, 'asked_at', hall.iso(d.asked_at), 'due_at', hall.iso(d.due_at),
+        'due_is_provisional', d.due_is_provisional)
 $$;
 
 create function hall.repayment_body(r hall.repayment) returns jsonb language sql stable as $$
@@ -500,9 +502,12 @@ begin
     if (p_args ->> 'amount_fen')::bigint > left_fen then
         perform hall.refuse('over-facility', jsonb_build_object('available_fen', left_fen));
     end if;
-    insert into hall.drawdown (id, facility_id, institution_id, amount_fen, asked_by, state, asked_at, due_at, cause)
-        values (hall.new_id('dd'), f.id, f.institution_id, (p_args ->> 'amount_fen')::bigint, 'enterprise', 'asked', at,
-            hall.add_working_minutes(at, hall.setting('first_opinion_minutes')), hall.cause()) returning * into d;
+    insert into hall.drawdown (id, facility_id, institution_id, amount_fen, asked_by, state, asked_at, due_at, due_minutes,
+            due_is_provisional, cause)
+        select hall.new_id('dd'), f.id, f.institution_id, (p_args ->> 'amount_fen')::bigint, 'enterprise', 'asked', at, due,
+                minutes, not hall.calendar_knows(due), hall.cause()
+            from hall.setting('first_opinion_minutes') as minutes, hall.add_working_minutes(at, minutes) as due
+        returning * into d;
     perform hall.tell_money(f, 'fin.drawdown.asked.v1',
         jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'due_at', hall.iso(d.due_at)));
     return hall.money_answer(201, f, hall.drawdown_body(d));
@@ -549,7 +554,7 @@ begin
     perform hall.take_reference(f, p_args ->> 'bank_ref', 'drawdown', at);
     perform hall.begin_use(f, p_args, p_actor ->> 'client', at);
     update hall.drawdown set state = 'confirmed', bank_ref = p_args ->> 'bank_ref', drawn_on = (p_args ->> 'drawn_on')::date,
-            due_at = null, resolved_at = at, resolved_by = p_actor ->> 'client'
+            due_at = null, due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
     perform hall.tell_money(f, 'fin.drawdown.confirmed.v1', jsonb_build_object('drawdown_id', d.id,
@@ -590,8 +595,8 @@ begin
     select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
-    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null, resolved_at = at,
-            resolved_by = p_actor ->> 'client'
+    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null,
+            due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
     perform hall.tell_money(f, 'fin.drawdown.refused.v1',
         jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'reason', d.refused_for));
@@ -749,7 +754,7 @@ end $$;
 create function hall.fire_drawdown(p_id text) returns text language plpgsql as $$
 -- A drawdown that nobody answered lies before a person. Its lock is held.
 begin
-    update hall.drawdown set due_at = null where id = p_id;
+    update hall.drawdown set due_at = null, due_is_provisional = false where id = p_id;
     perform hall.open_case('drawdown-unanswered', 'drawdown/' || p_id, 'the bank neither paid nor refused in time',
         hall.hall_now(), 'yellow');
     return 'drawdown unanswered';
