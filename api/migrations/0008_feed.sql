@@ -78,14 +78,15 @@ begin
         select e.tenant, p_head + one.place, p_epoch, e.id, p_at, e.type, e.subject, e.uscc, firm.registered_by,
             e.institution_id, o.no,
             case when card.is_told and not card.is_shown then null else shown.audience end,
-            jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
+            (jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
                 'type', e.type, 'subject', e.subject, 'time', hall.iso(e.at), 'datacontenttype', 'application/json',
                 'dataschema', '/schemas/' || e.type, 'stream', 'hall', 'epoch', p_epoch::text,
                 'sequence', lpad((p_head + one.place)::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
-                'actor', e.actor_role, 'data', case
-                    when card.is_told and card.is_shown and shown.state = 'open' then e.data || jsonb_build_object('card', shown.card, 'card_version', shown.card_version,
+                'actor', e.actor_role, 'data', case when card.is_told and card.is_shown and shown.state = 'open'
+                    then e.data || jsonb_build_object('card', shown.card, 'card_version', shown.card_version,
                         'opens_at', hall.iso(shown.opens_at), 'closes_at', hall.iso(shown.closes_at))
-                    else e.data end)::text
+                    else e.data end)
+                || case when e.traceparent is null then '{}' else jsonb_build_object('traceparent', e.traceparent) end)::text
         from unnest(p_events) with ordinality as one (id, place) join hall.event e on e.id = one.id
             left join hall.round shown on shown.fr_id = e.audience_fr and shown.n = e.audience_round
             cross join lateral (select shown.published_at is not null and e.audience_fr <> all (hidden) as is_shown,

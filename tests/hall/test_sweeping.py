@@ -169,6 +169,23 @@ async def test_a_stuck_deadline_that_an_act_makes_void_is_forgotten(owner: Conne
     assert await cases(owner, row[1]) == [(True, "due no longer")]
 
 
+async def test_the_events_of_one_deadline_share_a_trace_of_their_own(owner: Connection) -> None:
+    """But for the one that tells a round's audience: nobody who reads it learns what it has in common with another."""
+    first, second = await a_claim(owner), await a_claim(owner)
+    before = await told(owner, "SELECT max(no) FROM hall.event")
+    await late(owner, first, 9)
+    await late(owner, second, 8)
+    assert await sweep(owner) == ["claim lapsed", "claim lapsed"]
+    rows = await owner.fetch("SELECT * FROM hall.event WHERE no > $1 ORDER BY no", before)
+    traces = [row["traceparent"] for row in rows if row["audience_fr"] is None]
+    assert len(traces) >= 4
+    assert len(set(traces[: len(traces) // 2])) == len(set(traces[len(traces) // 2 :])) == 1
+    assert len(set(traces)) == 2
+    shown = [row for row in rows if row["audience_fr"] is not None]
+    assert shown
+    assert all(row["traceparent"] is None for row in shown)
+
+
 async def test_a_case_that_was_closed_too_early_is_opened_again(owner: Connection) -> None:
     row = await a_request(owner)
     await late(owner, row, 9)
