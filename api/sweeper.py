@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import Counter, Gauge
 
-from api.database import Overloaded, Pool, in_transaction
+from api.database import Connection, Overloaded, Pool, in_transaction
 from api.metrics import DEADLINES, REGISTRY
 
 if TYPE_CHECKING:
@@ -67,4 +67,9 @@ async def _pass(pool: Pool) -> None:
             log.error("a deadline cannot be fired", subject=subject, sqlstate=sqlstate)
         else:
             DEADLINES.labels(what).inc()
-    _STUCK.set(await in_transaction(pool, lambda c: c.fetchval("SELECT count(*) FROM hall.stuck_deadline")))
+    _STUCK.set(await in_transaction(pool, _standing))
+
+
+async def _standing(connection: Connection) -> int:
+    count: int | None = await connection.fetchval("SELECT count(*) FROM hall.stuck_deadline")
+    return count or 0

@@ -27,7 +27,7 @@ from api.settings import Settings
 from data_contracts.uscc import made_up_code
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
-from tests.hall.feeding import until
+from tests.hall.feeding import until, value
 
 NAMES = "/v1/institutions"
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,8 +248,8 @@ async def test_an_event_carries_the_trace_of_the_act_that_made_it(hall: Hall, se
     again = await withdrawn(4)
     assert again.headers["idempotent-replayed"] == "true"
 
-    await until(lambda: hall.owner.fetchval("SELECT count(*) > 0 FROM hall.feed WHERE type ~ 'withdrawn'"))
-    body = json.loads(await hall.owner.fetchval("SELECT body FROM hall.feed WHERE type ~ 'withdrawn'"))
+    await until(lambda: value(hall.owner, "SELECT count(*) > 0 FROM hall.feed WHERE type ~ 'withdrawn'"))
+    body = json.loads(await value(hall.owner, "SELECT body FROM hall.feed WHERE type ~ 'withdrawn'"))
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", body["traceparent"])
     assert body["traceparent"].split("-")[1] == done.headers["x-trace-id"]
     assert ([body["traceparent"]] == sent) is is_kept
