@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.limits import CALLS, PACES
-from api.problems import Problem, is_refusal, language_of, out_of_reach, refused, trace_of
+from api.problems import Problem, is_refusal, language_of, out_of_reach, refused, trace_of, traceparent_of
 from api.scopes import OAUTH
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -117,7 +117,8 @@ async def act(request: Request, caller: Caller, name: str, args: Mapping[str, ob
             repeating with the same key is safe after both.
     """
     row = await _persistently(request, _ONCE, (*_keyed(request, caller), name, caller.actor(), dict(args),
-        language_of(request.headers.get("accept-language", "")), trace_of(request)))  # fmt: skip
+        language_of(request.headers.get("accept-language", "")), trace_of(request),
+        traceparent_of(request)))  # fmt: skip
     request.app.state.service.acted.set()
     return _stored(row["status"], row["body"], replayed=row["replayed"])
 
@@ -134,7 +135,7 @@ async def already(request: Request, caller: Caller) -> Response | None:
 
 _ONCE = """
 SELECT status, body, replayed
-FROM hall.once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+FROM hall.once($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _SEEN = "SELECT status, body FROM hall.seen($1, $2, $3, $4, $5)"
 

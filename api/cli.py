@@ -100,6 +100,9 @@ def migrate_command(
 
     Without JIFEN_DATABASE_URL it is the embedded PostgreSQL under JIFEN_HOME.
 
+    Prints which settings of the hall are the operator's own. Those that the file JIFEN_HALL_POLICY names are; without a
+    file they stay as they were set before, and a file with `settings: {}` puts all back to jifen's.
+
     Example: jifen migrate
     """
     import asyncio
@@ -111,8 +114,10 @@ def migrate_command(
         missing = asyncio.run(missing_by(Settings()))
         typer.echo("\n".join(f"missing {version}" for version in missing) or "nothing is missing")
         raise typer.Exit(1 if missing else 0)
-    applied = asyncio.run(prepare_by(Settings()))
+    applied, own = asyncio.run(prepare_by(Settings()))
     typer.echo("\n".join(f"applied {version}" for version in applied) or "nothing to apply")
+    for one in own:
+        typer.echo(f"the operator's own: {one.name} {one.value} (shipped: {one.shipped})")
 
 
 @app.command("load")

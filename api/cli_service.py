@@ -27,7 +27,9 @@ def serve_command(
 ) -> None:
     """Serve the hall: prepare the database, then take calls until Ctrl-C or SIGTERM.
 
-    Without JIFEN_DATABASE_URL it is the embedded PostgreSQL under JIFEN_HOME.
+    Without JIFEN_DATABASE_URL it is the embedded PostgreSQL. JIFEN_HOME is the folder of models and database. Without
+    JIFEN_HOME models are read from `var` in the current folder, as `jifen train` keeps them, and the database lies in
+    /var/lib/jifen for root, else in the user's data folder. Both places are printed.
 
     Example: jifen serve --port 8710 --processes 2
     """

@@ -118,9 +118,14 @@ async def connected(url: str, *, server_settings: Mapping[str, str]) -> AsyncGen
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncGenerator[Connection]:
-    """A connection of its own for LISTEN, as the service; one from the pool would keep listening after its return."""
-    async with connected(url, server_settings=_SESSION) as connection:
+async def listening(url: str, **session: str) -> AsyncGenerator[Connection]:
+    """A connection of its own for LISTEN, as the service; one from the pool would keep listening after its return.
+
+    Args:
+        url: see `connected`.
+        session: settings of the session in place of those of the pool, such as `statement_timeout="60s"`.
+    """
+    async with connected(url, server_settings={**_SESSION, **session}) as connection:
         yield connection
 
 

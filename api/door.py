@@ -26,7 +26,7 @@ JSON = "application/json"
 BODY_SECONDS = 20.0
 """A body that is not there by then is not waited for."""
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -58,7 +58,8 @@ class Door:
             return
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
-        state["trace_id"] = _trace(request.headers)
+        state["traceparent"] = _traceparent(request.headers)
+        state["trace_id"] = state["traceparent"].split("-")[1]
         began = time.perf_counter()
         status = 0
 
@@ -150,9 +151,12 @@ async def _body(request: Request, receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-def _trace(headers: Headers) -> str:
-    given = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return given[1] if given and int(given[1], 16) else secrets.token_hex(16)
+def _traceparent(headers: Headers) -> str:
+    """The caller's trace context (W3C) if it sent one that is well formed, else one made here."""
+    given = headers.getlist("traceparent")
+    if len(given) == 1 and _TRACEPARENT.fullmatch(given[0]):
+        return given[0]
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 def _note(request: Request, status: int, seconds: float) -> None:

@@ -39,6 +39,7 @@ class Drawdown(BaseModel):
     refused_for: str | None
     asked_at: str
     due_at: str | None
+    due_is_provisional: bool
 
 
 class DrawdownMade(Drawdown):
@@ -201,6 +202,7 @@ class Case(BaseModel):
     note: str
     opened_at: str
     due_at: str
+    due_is_provisional: bool
     closed_at: str | None
     closed_by: str | None
     closing_note: str | None

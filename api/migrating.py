@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from api.database import Connection, connected, database_url
-from api.reference import bring_in_line
+from api.reference import OwnValue, bring_in_line, own_values
 from api.settings import Settings
 from data_contracts.errors import JifenError
 
@@ -89,7 +89,7 @@ async def prepare(url: str, policy: Path | None = None) -> list[str]:
 
     Args:
         url: of the owner.
-        policy: the operator's own values (JIFEN_HALL_POLICY).
+        policy: the operator's own values (JIFEN_HALL_POLICY); None: those set before stay.
 
     Returns:
         The versions applied now.
@@ -104,10 +104,16 @@ async def prepare(url: str, policy: Path | None = None) -> list[str]:
     return applied
 
 
-async def prepare_by(settings: Settings) -> list[str]:
-    """`prepare` the database of the settings, which is started if it is the embedded one."""
+async def prepare_by(settings: Settings) -> tuple[list[str], list[OwnValue]]:
+    """`prepare` the database of the settings, which is started if it is the embedded one.
+
+    Returns:
+        The versions applied now, and the operator's own values that are in force.
+    """
     async with database_url(settings) as url:
-        return await prepare(url, settings.hall_policy)
+        applied = await prepare(url, settings.hall_policy)
+        async with connected(url, server_settings=_SESSION) as connection:
+            return applied, await own_values(connection)
 
 
 async def missing_by(settings: Settings) -> list[str]:

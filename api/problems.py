@@ -183,3 +183,8 @@ def language_of(accepted: str) -> str:
 def trace_of(request: Request) -> str:
     """The trace of this request, 32 hexadecimal digits; the door gave it one."""
     return request.scope["state"]["trace_id"]
+
+
+def traceparent_of(request: Request) -> str:
+    """The trace context that this request's events carry (W3C): the caller's own, or one that the door made."""
+    return request.scope["state"]["traceparent"]

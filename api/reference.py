@@ -1,6 +1,7 @@
 """What the hall looks up, brought in line with the files beside the code: settings, edges, problems, working days."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
 from hashlib import sha256
@@ -90,16 +91,15 @@ class _OwnValues(Record):
     def _fits(self) -> Self:
         shipped = _shipped().settings
         problems = [f"settings.{name}: no setting has this name" for name in self.settings if name not in shipped]
-        problems += _misfits(self.over(shipped))
+        problems += _misfits(_over(self.settings, shipped))
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def over(self, shipped: Mapping[str, Setting]) -> dict[str, Setting]:
-        """The shipped settings with these values instead of theirs."""
-        return {
-            name: one.model_copy(update={"value": self.settings.get(name, one.value)}) for name, one in shipped.items()
-        }
+
+def _over(own: Mapping[str, int], shipped: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The shipped settings with these values instead of theirs."""
+    return {name: one.model_copy(update={"value": own.get(name, one.value)}) for name, one in shipped.items()}
 
 
 class ProblemType(Record):
@@ -130,11 +130,16 @@ def hall_policy(own: str | None = None) -> HallPolicy:
     Raises:
         PolicyError: with every unknown name and every value that is out of bounds or does not fit with another.
     """
+    return _with({} if own is None else _told(own))
+
+
+def _told(own: str) -> Mapping[str, int]:
+    return record(own, _OwnValues, "hall's own policy").settings
+
+
+def _with(own: Mapping[str, int]) -> HallPolicy:
     shipped = _shipped()
-    if own is None:
-        return shipped
-    values = record(own, _OwnValues, "hall's own policy")
-    return shipped.model_copy(update={"settings": values.over(shipped.settings)})
+    return shipped.model_copy(update={"settings": _over(own, shipped.settings)})
 
 
 @cache
@@ -149,9 +154,12 @@ def _text(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------ rows of tables
 
 
-def setting_rows(policy: HallPolicy) -> list[Row]:
-    """Rows of `hall.setting`."""
-    return [{"name": name, "value": one.value, "unit": one.unit} for name, one in policy.settings.items()]
+def setting_rows(policy: HallPolicy, own: Collection[str] = ()) -> list[Row]:
+    """Rows of `hall.setting`; `own`: names of those whose value is the operator's."""
+    return [
+        {"name": name, "value": one.value, "unit": one.unit, "origin": "operator" if name in own else "shipped"}
+        for name, one in policy.settings.items()
+    ]
 
 
 def amount_band_rows(policy: HallPolicy) -> list[Row]:
@@ -201,36 +209,66 @@ async def bring_in_line(connection: Connection, own: Path | None = None) -> None
     """Make the looked-up tables equal to the files, in one transaction; the second time changes nothing.
 
     A year of the calendar once known stays known, also when an older library knows less: a deadline that was sure must
-    not become doubtful. For each year that is new, deadlines set by weekdays are set anew (S6).
+    not become doubtful. If a year is new, deadlines set by weekdays are set anew (S6).
 
     Args:
         connection: of the tables' owner, not in a transaction.
-        own: the operator's own values (JIFEN_HALL_POLICY).
+        own: the operator's own values (JIFEN_HALL_POLICY), all of them: a setting that the file does not name is as
+            shipped. None: the values that an operator's file has set before stay.
 
     Raises:
-        PolicyError: a file is wrong; nothing was changed.
+        PolicyError: a file is wrong, or a value that was to stay does not fit this program; nothing was changed.
     """
-    policy = hall_policy(_own_text(own))
+    told = None if own is None else _told(_text_of(own))
     years = calendar()
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for statement, rows in _tables(policy):
+        values = await _kept(connection) if told is None else told
+        for statement, rows in _tables(_with(values), values):
             await connection.execute(statement, orjson.dumps(rows).decode())
-        new = await _bring_calendar_in_line(connection, years)
-        for year in new:
-            await connection.execute("SELECT hall.recompute_provisional($1)", year)
+        if await _bring_calendar_in_line(connection, years):
+            await connection.execute("SELECT hall.recompute_provisional()")
 
 
-def _own_text(own: Path | None) -> str | None:
-    if own is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class OwnValue:
+    """A setting that an operator has set."""
+
+    name: str
+    value: int
+    shipped: int
+
+
+async def own_values(connection: Connection) -> list[OwnValue]:
+    """The operator's own values that are in force, by name."""
+    shipped = _shipped().settings
+    rows = await connection.fetch("SELECT name, value FROM hall.setting WHERE origin = 'operator' ORDER BY name")
+    return [OwnValue(row["name"], row["value"], shipped[row["name"]].value) for row in rows if row["name"] in shipped]
+
+
+async def _kept(connection: Connection) -> Mapping[str, int]:
+    """The operator's values of settings that there still are.
+
+    Raises:
+        PolicyError: with each that is out of bounds now, or does not fit with another.
+    """
+    kept = {one.name: one.value for one in await own_values(connection)}
+    problems = _misfits(_over(kept, _shipped().settings))
+    if problems:
+        raise PolicyError(
+            "the operator's own values do not fit; name a file that sets them (JIFEN_HALL_POLICY)", problems
+        )
+    return kept
+
+
+def _text_of(own: Path) -> str:
     try:
         return own.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError("the hall's own policy cannot be read", [f"{own}: {error}"]) from error
 
 
-def _tables(policy: HallPolicy) -> list[tuple[str, Sequence[Row]]]:
+def _tables(policy: HallPolicy, own: Collection[str]) -> list[tuple[str, Sequence[Row]]]:
     schemes: list[Row] = [
         {
             "name": name,
@@ -246,7 +284,7 @@ def _tables(policy: HallPolicy) -> list[tuple[str, Sequence[Row]]]:
         for code, one in problem_types().items()
     ]
     return [
-        (_SETTINGS, setting_rows(policy)),
+        (_SETTINGS, setting_rows(policy, own)),
         (_EDGES, machines().edge_rows()),
         (_SCHEMES, schemes),
         (_CHANNELS, _titled(policy.channels)),
@@ -256,11 +294,11 @@ def _tables(policy: HallPolicy) -> list[tuple[str, Sequence[Row]]]:
     ]
 
 
-async def _bring_calendar_in_line(connection: Connection, years: Mapping[int, Sequence[Row]]) -> list[int]:
+async def _bring_calendar_in_line(connection: Connection, years: Mapping[int, Sequence[Row]]) -> bool:
+    """Whether a year is known now that was not."""
     days = [row for rows in years.values() for row in rows]
     await connection.execute(_WORKING_DAYS, orjson.dumps(days).decode(), list(years))
-    new = await connection.fetch(_CALENDAR_YEARS, list(years))
-    return sorted(row["year"] for row in new)
+    return bool(await connection.fetch(_CALENDAR_YEARS, list(years)))
 
 
 # One statement a table, so that it is never seen half changed. A row that is right already is left alone.
@@ -269,7 +307,7 @@ _SETTINGS = """
     WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.setting, $1::text::jsonb)),
         gone AS (DELETE FROM hall.setting WHERE name NOT IN (SELECT name FROM wanted))
     INSERT INTO hall.setting AS kept SELECT * FROM wanted
-    ON CONFLICT (name) DO UPDATE SET value = excluded.value, unit = excluded.unit
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, unit = excluded.unit, origin = excluded.origin
     WHERE kept IS DISTINCT FROM excluded
 """
 _EDGES = """

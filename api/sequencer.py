@@ -25,7 +25,11 @@ LEAST_PAUSE_SECONDS = 0.005
 BUSY_PAUSE_SECONDS = 0.05
 IDLE_PAUSE_SECONDS = 0.2
 RETRY_SECONDS = 0.5
-PASS_SECONDS = 15.0
+PORTION = 5000
+"""Most events of one transaction in a pass, so that a huge one runs into no time-out."""
+STATEMENT_SECONDS = 60
+"""The sequencer's own: what a pass must look through first may be much after a stand-still, and nobody waits for it."""
+PASS_SECONDS = STATEMENT_SECONDS + 5.0
 """Longer than the session's time-outs: a pass that takes as long has lost its server."""
 
 _PUBLISHED = Counter("jifen_feed_published", "Events that this process gave a place in the feed", registry=REGISTRY)
@@ -58,9 +62,11 @@ class Pass:
     lag_ms: int | None
 
 
-async def sequenced(connection: Connection, tenant: str = TENANT, limit: int = BATCH) -> Pass:
-    """One pass, committed: about `limit` events are published, those of one transaction together."""
-    row = await connection.fetchrow("SELECT * FROM hall.sequence_feed($1, $2)", tenant, limit, timeout=PASS_SECONDS)
+async def sequenced(connection: Connection, tenant: str = TENANT, limit: int = BATCH, portion: int = PORTION) -> Pass:
+    """One pass, committed: about `limit` events are published, those of one transaction together up to `portion`."""
+    row = await connection.fetchrow(
+        "SELECT * FROM hall.sequence_feed($1, $2, $3)", tenant, limit, portion, timeout=PASS_SECONDS
+    )
     assert row is not None  # a function with OUT parameters returns one
     return Pass(**row)
 
@@ -69,7 +75,7 @@ async def sequence(service: "Service") -> None:
     """Sequence until the process ends, over whatever connection can be had."""
     while True:
         try:
-            async with listening(service.url) as connection:
+            async with listening(service.url, statement_timeout=f"{STATEMENT_SECONDS}s") as connection:
                 await _passes(connection, service.acted)
         except Exception as error:
             if not (isinstance(error, Overloaded) or out_of_reach(error)):

@@ -18,7 +18,6 @@ from api.sequencer import sequence
 from api.settings import Settings
 from api.sweeper import sweep
 from api.tokens import Tokens
-from models.cli import home
 
 log = structlog.get_logger()
 
@@ -35,7 +34,7 @@ class Service:
     Attributes:
         url: the database's, for a connection of one's own (LISTEN); holds a password.
         issuer: our name as an authorisation server, the one `aud` of a client assertion.
-        engines: the scoring engines; where the champion is, the registry under JIFEN_HOME says.
+        engines: the scoring engines; who the champion is, the registry in `Settings.models_folder` says.
         hub: the feed in this process, and its streams.
         acted: set when this process changed the hall, so that its sequencer does not wait for its next turn.
         closing: set as the process is told to end; whoever holds a stream open closes it then.
@@ -76,7 +75,7 @@ async def running(settings: Settings, url: str, issuer: str) -> AsyncGenerator[S
             url=url,
             issuer=settings.issuer or issuer,
             cursors=await cursors_of(pool),
-            engines=Engines(settings.home or home()),
+            engines=Engines(settings.models_folder()),
             limits=Limits(processes=settings.processes, lifted=not settings.rate_limits),
         )
         tasks = [asyncio.create_task(supervised(one, service), name=one.__name__) for one in BACKGROUND]

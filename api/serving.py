@@ -22,6 +22,7 @@ from api.logs import log_as_json
 from api.migrating import prepare
 from api.service import Service, running
 from api.settings import Settings
+from data_contracts.errors import JifenError
 
 GRACE_SECONDS = 2
 """What calls that are under way get when the process is told to end; streams are told at once."""
@@ -98,7 +99,7 @@ def serve(settings: Settings, host: str, port: int, processes: int, say: Callabl
         host: to listen at.
         port: to listen at; 0: any that is free.
         processes: how many share the socket; one that dies is started again.
-        say: told the address once calls are taken.
+        say: told the address once calls are taken, then where models and database are.
     """
     settings = settings.model_copy(update={"processes": max(processes, settings.processes)})
     log_as_json()
@@ -125,8 +126,22 @@ async def _serve_alone(settings: Settings, listening: socket.socket, say: Callab
     async with database_url(settings) as url:
         await prepare(url, settings.hall_policy)
         async with served(settings, url, listening):
-            say(f"the hall is open at {address_of(listening)}")
+            say(_opened(settings, address_of(listening)))
             await ended.wait()
+
+
+def _opened(settings: Settings, hall: str) -> str:
+    """That the hall is open, in the first line; then what it works with: two folders, unless JIFEN_HOME names one."""
+    from models.registry import champion_version
+
+    folder = settings.models_folder()
+    try:
+        champion = champion_version(folder)
+        models = "no champion yet" if champion is None else f"champion {champion}"
+    except (JifenError, OSError) as fault:
+        models = f"not readable: {fault}"
+    database = "as JIFEN_DATABASE_URL says" if settings.database_url else settings.data_folder().absolute() / "postgres"
+    return f"the hall is open at {hall}\nmodels: {folder}, {models}\ndatabase: {database}"
 
 
 def _ended_by_signal() -> asyncio.Event:
@@ -166,7 +181,7 @@ async def _serve_shared(
             children = [_started(settings, url, listening, one) for one in are_ready]
             for one in are_ready:
                 await asyncio.to_thread(one.wait, START_SECONDS)
-            say(f"the hall is open at {address_of(listening)}, {processes} processes")
+            say(_opened(settings, f"{address_of(listening)}, {processes} processes"))
             while not ended.is_set():
                 for place, child in enumerate(children):
                     if not child.is_alive():

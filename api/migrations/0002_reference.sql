@@ -4,9 +4,11 @@
 create table hall.setting (
     name text primary key check (name ~ '^[a-z_]+$'),
     value bigint not null,
-    unit text not null
+    unit text not null,
+    origin text not null default 'shipped' check (origin in ('shipped', 'operator'))
 );
 comment on table hall.setting is 'hall_policy.yaml, one row a number; durations in working minutes, minutes or milliseconds as the unit says';
+comment on column hall.setting.origin is 'who says so: an operator''s own value stays until a file of his says otherwise';
 
 create function hall.setting(p_name text) returns bigint language plpgsql stable as $$
 declare found_value bigint;

@@ -24,11 +24,12 @@ $$;
 
 create function hall.once(
     p_client text, p_method text, p_path text, p_key text, p_fingerprint bytea,
-    p_act text, p_actor jsonb, p_args jsonb, p_language text, p_trace text,
+    p_act text, p_actor jsonb, p_args jsonb, p_language text, p_trace text, p_traceparent text default null,
     out status integer, out body text, out replayed boolean
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
 -- Runs hall.act_<p_act>(actor, args) at most once for a key. An act returns {"status": 2xx, "body": {...}}, or
 -- {"refused": code, "members": {...}} for a refusal that is final and therefore stored (I5); every other refusal raises.
+-- p_trace is told in a refusal, p_traceparent in the events of the act.
 declare
     known hall.idempotency;
     answer jsonb;
@@ -45,7 +46,7 @@ begin
     end if;
     insert into hall.idempotency (client_id, method, path, key, fingerprint)
         values (p_client, p_method, p_path, p_key, p_fingerprint) returning * into known;
-    perform set_config('hall.cause', known.id::text, true);
+    perform set_config('hall.cause', known.id::text, true), set_config('hall.traceparent', p_traceparent, true);
     execute format('select hall.%I($1, $2)', 'act_' || p_act) into answer using p_actor, p_args;
     if answer ? 'refused' then
         answer := jsonb_build_object('body',

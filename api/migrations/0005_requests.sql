@@ -201,12 +201,13 @@ create table hall.event (
     institution_id text,
     audience_fr text,
     audience_round integer,
+    traceparent text check (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'),
     transaction_id xid8 not null default pg_current_xact_id(),
     unique (subject, subject_sequence),
     foreign key (audience_fr, audience_round) references hall.round (fr_id, n)
 );
 comment on table hall.event is 'outbox: written with the change it tells of; who may read it is uscc (that enterprise), institution_id (that institution) and the audience of a round';
-create index event_transaction on hall.event (transaction_id);
+comment on column hall.event.traceparent is 'W3C trace context of the call or of the deadline whose transaction wrote it; none where a round''s audience reads it';
 call hall.append_only('hall.event');
 
 create table hall.history (
@@ -235,15 +236,17 @@ create function hall.emit(
     p_subject text, p_type text, p_data jsonb, p_uscc text default null, p_institution text default null,
     p_fr text default null, p_round integer default null
 ) returns uuid language plpgsql as $$
--- The caller holds the row lock of the subject, so the count of its events is its own (V1).
+-- The caller holds the row lock of the subject, so the count of its events is its own (V1). An event for a round's
+-- audience has no trace: a caller that uses one twice would be known again by whoever must not know it.
 declare made uuid;
 begin
     insert into hall.event (subject, subject_sequence, type, at, actor_role, data, uscc, institution_id,
-            audience_fr, audience_round)
+            audience_fr, audience_round, traceparent)
         values (p_subject,
             1 + coalesce((select max(subject_sequence) from hall.event where subject = p_subject), 0),
             p_type, hall.hall_now(), coalesce(nullif(current_setting('hall.role', true), ''), 'system'), p_data,
-            p_uscc, p_institution, p_fr, p_round)
+            p_uscc, p_institution, p_fr, p_round,
+            case when p_fr is null then nullif(current_setting('hall.traceparent', true), '') end)
         returning id into made;
     return made;
 end $$;

@@ -106,9 +106,6 @@ create table hall.facility (
     moved_by text not null,
     reason jsonb not null default '{}',
     deadline timestamptz,
-    deadline_from timestamptz,
-    deadline_minutes bigint,
-    deadline_is_provisional boolean not null default false,
     created_at timestamptz not null default hall.hall_now(),
     constraint contract_number_is_used_once unique (institution_id, contract_no),
     constraint a_line_lasts check (line_ends_on > signed_on),
@@ -117,6 +114,7 @@ create table hall.facility (
     constraint first_loan_has_evidence check ((first_loan is null) = (first_loan_evidence_sha256 is null))
 );
 comment on column hall.facility.ceiling_fen is 'as signed; line_fen is what the bank leaves open of it now';
+comment on column hall.facility.deadline is 'counts days of the calendar, so that no new calendar of working days changes it';
 comment on column hall.facility.is_line_over is 'nothing more may be drawn: the line ended, or the facility did';
 create index facility_enterprise on hall.facility (uscc);
 create index facility_deadline on hall.facility (deadline) where deadline is not null;
@@ -144,6 +142,8 @@ create table hall.drawdown (
     refused_for text,
     asked_at timestamptz not null,
     due_at timestamptz,
+    due_minutes bigint,
+    due_is_provisional boolean not null default false,
     resolved_at timestamptz,
     resolved_by text,
     cause uuid,
@@ -152,6 +152,7 @@ create table hall.drawdown (
     constraint confirmed_money_has_its_reference check ((state = 'confirmed') = (bank_ref is not null and drawn_on is not null)),
     constraint resolved_once check ((state = 'asked') = (resolved_at is null))
 );
+comment on column hall.drawdown.due_minutes is 'working minutes from asked_at (S6)';
 comment on column hall.drawdown.asked_by is 'institution: it reported money that had moved already';
 create index drawdown_facility on hall.drawdown (facility_id);
 create index drawdown_due on hall.drawdown (due_at) where state = 'asked';
@@ -345,12 +346,15 @@ create table hall.hall_case (
     note text not null,
     opened_at timestamptz not null,
     due_at timestamptz not null,
+    due_minutes bigint not null,
+    due_is_provisional boolean not null,
     closed_at timestamptz,
     closed_by text,
     closing_note text,
     constraint closed_by_somebody check ((closed_at is null) = (closed_by is null))
 );
 comment on table hall.hall_case is 'what a person must look at; one open case of a kind and subject';
+comment on column hall.hall_case.due_minutes is 'working minutes from opened_at (S6)';
 create unique index one_open_case on hall.hall_case (kind, subject) where closed_at is null;
 create index case_opened on hall.hall_case (opened_at, id);
 

@@ -3,6 +3,7 @@
 
 alter table hall.event add column no bigint generated always as identity;
 comment on column hall.event.no is 'order of the events of one transaction; across transactions it says nothing, since it is not given out in commit order';
+create index event_transaction on hall.event (transaction_id, no);
 
 -- ---------------------------------------------------------------------------------------------------------------- feed
 
@@ -37,9 +38,13 @@ create table hall.feed_state (
     epoch integer not null default 1,
     head bigint not null default 0,
     published_below xid8 not null default '0',
-    published_at timestamptz not null default hall.hall_now()
+    published_at timestamptz not null default hall.hall_now(),
+    unfinished xid8,
+    unfinished_after bigint,
+    constraint a_place_in_the_unfinished check ((unfinished is null) = (unfinished_after is null))
 );
 comment on column hall.feed_state.published_below is 'every event of a transaction below it is in the feed';
+comment on column hall.feed_state.unfinished is 'a transaction with more events than one pass publishes: those up to the number unfinished_after are in the feed, the others come next';
 insert into hall.feed_state (tenant) values ('default');
 
 create view hall.unpublished as
@@ -55,71 +60,73 @@ begin
         where fr_id = p_fr and n = p_n and state = 'announced';
 end $$;
 
-create function hall.append_to_feed(
-    e hall.event, p_sequence bigint, p_epoch integer, p_at timestamptz
-) returns void language plpgsql as $$
--- Publishes one event. A card that is hidden by now (request suspended, round closed before it was published) reaches
--- the enterprise alone; a suspended request that is resumed shows its card again, or for the first time.
+create function hall.append_to_feed(p_events uuid[], p_head bigint, p_epoch integer, p_at timestamptz) returns void
+language plpgsql as $$
+-- Publishes these events in this order behind the place p_head. A card that is hidden by now (request suspended, round
+-- closed before it was published) reaches the enterprise alone; a suspended request that is resumed shows its card
+-- again, or for the first time.
 declare
-    shown hall.round;
-    told jsonb := e.data;
-    readers integer[];
-    hidden boolean;
+    hidden text[];  -- read once, so that a gate opens if and only if its card is shown
 begin
-    if e.audience_fr is not null then
-        select is_suspended into strict hidden from hall.financing_request where id = e.audience_fr;
-        if not hidden and e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
-            perform hall.open_announced_round(e.audience_fr, e.audience_round, p_at);
-        end if;
-        select * into strict shown from hall.round where fr_id = e.audience_fr and n = e.audience_round;
-        readers := shown.audience;
-        if e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
-            if hidden or shown.published_at is null then
-                readers := null;
-            elsif shown.state = 'open' then
-                told := told || jsonb_build_object('card', shown.card, 'card_version', shown.card_version,
-                    'opens_at', hall.iso(shown.opens_at), 'closes_at', hall.iso(shown.closes_at));
-            end if;
-        end if;
-    end if;
+    select coalesce(array_agg(q.id), '{}') into hidden from hall.financing_request q where q.is_suspended
+        and q.id in (select e.audience_fr from hall.event e where e.id = any (p_events));
+    perform hall.open_announced_round(e.audience_fr, e.audience_round, p_at) from hall.event e
+        where e.id = any (p_events) and e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1')
+            and e.audience_fr <> all (hidden);
     insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, institution_id,
             outlet_no, audience, body)
-        values (e.tenant, p_sequence, p_epoch, e.id, p_at, e.type, e.subject, e.uscc,
-            (select portal from hall.enterprise where uscc = e.uscc), e.institution_id,
-            (select o.no from hall.claim c join hall.outlet o on o.id = c.outlet_id where c.id = coalesce(
-                e.data ->> 'claim_id', (select claim_id from hall.facility where id = e.data ->> 'facility_id'))),
-            readers, jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
+        select e.tenant, p_head + one.place, p_epoch, e.id, p_at, e.type, e.subject, e.uscc, firm.portal,
+            e.institution_id, o.no,
+            case when card.is_told and not card.is_shown then null else shown.audience end,
+            (jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
                 'type', e.type, 'subject', e.subject, 'time', hall.iso(e.at), 'datacontenttype', 'application/json',
                 'dataschema', '/schemas/' || e.type, 'stream', 'hall', 'epoch', p_epoch::text,
-                'sequence', lpad(p_sequence::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
-                'actor', e.actor_role, 'data', told)::text);
+                'sequence', lpad((p_head + one.place)::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
+                'actor', e.actor_role, 'data', case when card.is_told and card.is_shown and shown.state = 'open'
+                    then e.data || jsonb_build_object('card', shown.card, 'card_version', shown.card_version,
+                        'opens_at', hall.iso(shown.opens_at), 'closes_at', hall.iso(shown.closes_at))
+                    else e.data end)
+                || case when e.traceparent is null then '{}' else jsonb_build_object('traceparent', e.traceparent) end)::text
+        from unnest(p_events) with ordinality as one (id, place) join hall.event e on e.id = one.id
+            left join hall.round shown on shown.fr_id = e.audience_fr and shown.n = e.audience_round
+            cross join lateral (select shown.published_at is not null and e.audience_fr <> all (hidden) as is_shown,
+                e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') as is_told) as card
+            left join hall.enterprise firm on firm.uscc = e.uscc
+            left join hall.facility f on f.id = e.data ->> 'facility_id'
+            left join hall.claim c on c.id = coalesce(e.data ->> 'claim_id', f.claim_id)
+            left join hall.outlet o on o.id = c.outlet_id
+        order by one.place;
 end $$;
 
-create function hall.follows_unpublished(p_transaction xid8) returns boolean language sql volatile as $$
-    -- Whether another transaction's event comes before one of this transaction's, of the same subject, and is not told yet.
+create function hall.follows_unpublished(p_transaction xid8, p_chosen xid8[]) returns boolean language sql volatile as $$
+    -- Whether another transaction's event comes before one of this transaction's, of the same subject, and is neither
+    -- told yet nor chosen to be told before it.
     select exists (
         select 1 from hall.event e join hall.event before on before.subject = e.subject
             and before.subject_sequence = e.subject_sequence - 1 and before.transaction_id <> e.transaction_id
-        where e.transaction_id = p_transaction and not exists (select 1 from hall.feed f where f.event_id = before.id))
+        where e.transaction_id = p_transaction and before.transaction_id <> all (p_chosen)
+            and not exists (select 1 from hall.feed f where f.event_id = before.id))
 $$;
 
 create function hall.sequence_feed(
-    p_tenant text, p_limit integer,
+    p_tenant text, p_limit integer, p_portion integer default 5000,
     out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
--- One pass of the sequencer: publishes about p_limit events (a transaction's events stay together), if no other process
--- is at it. Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with
--- a lower place (V2). Among them transactions go by their last event, since who waited for another's lock wrote after it
--- though its transaction id may be the lower one; and who wrote after one that is not below the xmin yet waits with it
--- (V4). `waiting`: events are left, for the next pass or for a transaction that is still running.
+-- One pass of the sequencer: publishes about p_limit events, if no other process is at it. A transaction's events stay
+-- together, up to p_portion of them; the rest of a greater one comes with the passes that follow, before anything else.
+-- Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with a lower
+-- place (V2). Among them transactions go by their last event, since who waited for another's lock wrote after it though
+-- its transaction id may be the lower one; and who wrote after one that is not below the xmin yet, or not wholly told,
+-- waits with it (V4). `waiting`: events are left, for the next pass or for a transaction that is still running.
 declare
     standing record;
     lower_edge xid8;
     upper_edge xid8;  -- null: none
     moment timestamptz;
-    told hall.event;
-    latest xid8;
-    waits boolean := false;
+    portion integer := greatest(p_limit, p_portion);
+    one record;
+    chosen xid8[] := '{}';
+    due uuid[] := '{}';
 begin
     published := 0;
     leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
@@ -136,37 +143,60 @@ begin
         epoch := epoch + 1;
         lower_edge := '0';
         upper_edge := null;
+        standing.unfinished := null;
+        standing.unfinished_after := null;
+    end if;
+    if standing.unfinished is null then
+        for one in select e.transaction_id as id, array_agg(e.id order by e.no) as ids from hall.unpublished e
+                where e.tenant = p_tenant and e.transaction_id >= lower_edge
+                    and (e.transaction_id < upper_edge or upper_edge is null)
+                group by e.transaction_id order by max(e.no) loop
+            exit when published > 0 and upper_edge is not null and published + cardinality(one.ids) > p_limit;
+            continue when hall.follows_unpublished(one.id, chosen);
+            if cardinality(one.ids) > portion and upper_edge is not null then
+                standing.unfinished := one.id;
+                standing.unfinished_after := 0;
+                exit;
+            end if;
+            chosen := chosen || one.id;
+            due := due || one.ids;
+            published := cardinality(due);
+        end loop;
+    end if;
+    if standing.unfinished is not null then
+        select array_agg(e.id order by e.no), max(e.no), count(*) into due, standing.unfinished_after, published
+            from (select id, no from hall.event
+                where transaction_id = standing.unfinished and no > standing.unfinished_after and tenant = p_tenant
+                order by no limit portion) as e;
     end if;
     -- Every lock is taken before the time is read: after it nothing waits, so no gate opens before its card is out.
     perform 1 from hall.round r where r.state = 'announced' and (r.fr_id, r.n) in (
-            select e.audience_fr, e.audience_round from hall.unpublished e
-            where e.tenant = p_tenant and e.transaction_id >= lower_edge
-                and (e.transaction_id < upper_edge or upper_edge is null))
+            select e.audience_fr, e.audience_round from hall.event e where e.id = any (due))
         order by r.fr_id, r.n for no key update;
     moment := hall.hall_now();
-    for told in select e.* from hall.unpublished e
-            where e.tenant = p_tenant and e.transaction_id >= lower_edge
-                and (e.transaction_id < upper_edge or upper_edge is null)
-            order by max(e.no) over (partition by e.transaction_id), e.no loop
-        if told.transaction_id is distinct from latest then
-            exit when published > 0 and upper_edge is not null and published + (select count(*)
-                from hall.event e where e.tenant = p_tenant and e.transaction_id = told.transaction_id) > p_limit;
-            latest := told.transaction_id;
-            waits := hall.follows_unpublished(latest);
-        end if;
-        continue when waits;
-        head := head + 1;
-        published := published + 1;
-        perform hall.append_to_feed(told, head, epoch, moment);
-    end loop;
+    if published > 0 then perform hall.append_to_feed(due, head, epoch, moment); end if;
+    head := head + published;
+    select min(e.at) as at into one from (select at from hall.event
+        where transaction_id = standing.unfinished and no > standing.unfinished_after order by no limit 1) as e;
+    if one.at is null then
+        standing.unfinished := null;
+        standing.unfinished_after := null;
+    end if;
     if published > 0 or epoch > standing.epoch then  -- an idle pass writes nothing
-        lower_edge := coalesce((
-            select e.transaction_id from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge
-                and e.transaction_id < upper_edge order by e.transaction_id limit 1), standing.horizon);
+        if standing.unfinished is null then
+            lower_edge := coalesce((
+                select e.transaction_id from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge
+                    and e.transaction_id < upper_edge order by e.transaction_id limit 1), standing.horizon);
+        end if;
         update hall.feed_state s set epoch = sequence_feed.epoch, head = sequence_feed.head, published_at = moment,
-                published_below = lower_edge
+                published_below = lower_edge, unfinished = standing.unfinished, unfinished_after = standing.unfinished_after
             where s.tenant = p_tenant;
         perform pg_notify('hall_feed', epoch || '.' || head);
+    end if;
+    if standing.unfinished is not null then  -- not counted anew at each portion: the oldest left is most likely this
+        waiting := true;
+        lag_ms := ceil(extract(epoch from moment - one.at) * 1000)::bigint;
+        return;
     end if;
     select count(*) > 0, coalesce(ceil(extract(epoch from moment - min(e.at)) * 1000), 0)::bigint into waiting, lag_ms
         from hall.unpublished e where e.tenant = p_tenant and e.transaction_id >= lower_edge;
@@ -402,10 +432,10 @@ create function hall.receipts_view(p_fr text, p_round integer) returns jsonb lan
     where r.fr_id = p_fr and r.n = p_round
 $$;
 
-revoke execute on function hall.sequence_feed(text, integer), hall.begin_epoch(text),
+revoke execute on function hall.sequence_feed(text, integer, integer), hall.begin_epoch(text),
     hall.put_subscription(jsonb, jsonb), hall.keep_positions(text[], text[], text[], bigint[]),
     hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) from public;
-grant execute on function hall.sequence_feed(text, integer), hall.put_subscription(jsonb, jsonb),
+grant execute on function hall.sequence_feed(text, integer, integer), hall.put_subscription(jsonb, jsonb),
     hall.keep_positions(text[], text[], text[], bigint[]),
     hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) to jifen_service;
 grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack,

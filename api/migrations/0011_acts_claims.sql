@@ -202,8 +202,10 @@ begin
     if c.state <> 'contacted' or at >= c.deadline then
         perform hall.refuse('illegal-transition', jsonb_build_object('state', c.state));
     end if;
-    update hall.claim set extensions = 1, deadline = due, deadline_from = c.deadline,
-            deadline_minutes = hall.setting('offer_extension_minutes'), deadline_is_provisional = not hall.calendar_knows(due)
+    -- Counted from where the deadline itself was, which a new calendar may move (S6).
+    update hall.claim set extensions = 1, deadline = due, deadline_from = coalesce(c.deadline_from, c.deadline),
+            deadline_minutes = coalesce(c.deadline_minutes, 0) + hall.setting('offer_extension_minutes'),
+            deadline_is_provisional = not hall.calendar_knows(due)
         from hall.add_working_minutes(c.deadline, hall.setting('offer_extension_minutes')) as due
         where id = c.id returning hall.claim.* into c;
     perform hall.emit('claim/' || c.id, 'fin.claim.extended.v1',

@@ -1,18 +1,84 @@
 -- Deadlines (P4, S3): every non-final state has one, and any number of sweepers may fire them.
 
-create function hall.sweep_claim() returns text language plpgsql as $$
--- One claim whose deadline has passed: an offer expires (K7), any other lease lapses (K5). Null when none is due.
+-- A fault of one row must not stop every later deadline: it is caught, kept here, shown to a person, and tried again later.
+create table hall.stuck_deadline (
+    subject text primary key check (subject ~ '^(claim|round|fr|facility|drawdown)/'),
+    attempts integer not null default 1 check (attempts > 0),
+    stuck_since timestamptz not null,
+    retry_at timestamptz not null,
+    sqlstate text not null check (sqlstate ~ '^[0-9A-Z]{5}$'),
+    message text not null
+);
+comment on table hall.stuck_deadline is 'deadlines whose firing raised a fault that waiting does not cure; a case deadline-stuck is open for each until it is fired, or is due no longer';
+comment on column hall.stuck_deadline.message is 'the fault''s own sentence without what it may quote of a row';
+
+create function hall.is_transient(p_sqlstate text) returns boolean language sql immutable as $$
+    -- Not the row's fault: a lost connection, a conflict, no resources, a lock not had, the server or its operator.
+    select left(p_sqlstate, 2) in ('08', '40', '53', '55', '57')
+$$;
+
+create function hall.waits_stuck(p_subject text) returns boolean language sql volatile as $$
+    select exists (select 1 from hall.stuck_deadline where subject = p_subject and retry_at > hall.hall_now())
+$$;
+
+create function hall.stick(p_subject text, p_sqlstate text, p_message text) returns text language plpgsql as $$
+-- Keeps a fault and puts the next try off: 5 s after the first, then twice as long each time, an hour at most. A message
+-- of class 22 quotes the value that was wrong, and any may name an enterprise.
+declare at timestamptz := hall.hall_now();
+begin
+    insert into hall.stuck_deadline as s (subject, stuck_since, retry_at, sqlstate, message)
+        values (p_subject, at, at + interval '5 s', p_sqlstate, left(regexp_replace(
+            case when p_sqlstate like '22%' then regexp_replace(p_message, '"[^"]*"?', '"…"', 'g') else p_message end,
+            '[0-9A-Z]{18}', '…', 'g'), 500))
+        on conflict (subject) do update set attempts = s.attempts + 1,
+            retry_at = at + least(interval '5 s' * 2 ^ least(s.attempts, 10), interval '1 hour'),
+            sqlstate = excluded.sqlstate, message = excluded.message;
+    perform hall.open_case('deadline-stuck', p_subject, 'its deadline could not be fired: SQLSTATE ' || p_sqlstate, at);
+    return 'stuck ' || p_subject || ' ' || p_sqlstate;
+end $$;
+
+create function hall.unstick(p_subject text, p_note text) returns void language plpgsql as $$
+begin
+    delete from hall.stuck_deadline where subject = p_subject;
+    if found then perform hall.close_case('deadline-stuck', p_subject, 'system', p_note, hall.hall_now()); end if;
+end $$;
+
+create function hall.fire(p_subject text) returns text language plpgsql strict as $$
+-- Fires the deadline of one due row (null: of none), which the caller has locked. What a row's own fault had changed is undone, and the
+-- lock stays; a transient fault goes up as it came.
+declare
+    id text := split_part(p_subject, '/', 2);
+    fired text;
+    fault text;
+    said text;
+begin
+    -- Nobody called, so the events of one deadline have a trace of their own.
+    perform set_config('hall.traceparent', '00-' || replace(gen_random_uuid()::text, '-', '') || '-'
+        || left(replace(gen_random_uuid()::text, '-', ''), 16) || '-00', true);
+    begin
+        case split_part(p_subject, '/', 1)
+            when 'claim' then fired := hall.fire_claim(id);
+            when 'round' then fired := hall.fire_round(id, split_part(p_subject, '/', 3)::integer);
+            when 'fr' then fired := hall.fire_request(id);
+            when 'facility' then fired := hall.fire_facility(id);
+            when 'drawdown' then fired := hall.fire_drawdown(id);
+        end case;
+    exception when others or assert_failure then
+        get stacked diagnostics fault = returned_sqlstate, said = message_text;
+        if hall.is_transient(fault) then raise; end if;
+        return hall.stick(p_subject, fault, said);
+    end;
+    perform hall.unstick(p_subject, 'swept: ' || fired);
+    return fired;
+end $$;
+
+create function hall.fire_claim(p_id text) returns text language plpgsql as $$
+-- A claim whose deadline has passed: an offer expires (K7), any other lease lapses (K5). The request's lock is held.
 declare
     at timestamptz;
-    due record;
     c hall.claim;
 begin
-    select k.id, f.id as fr_id into due
-        from hall.claim k join hall.financing_request f on f.id = k.fr_id
-        where k.deadline <= hall.hall_now() and not f.is_suspended
-        order by k.deadline limit 1 for no key update of f skip locked;
-    if not found then return null; end if;
-    select * into strict c from hall.claim where id = due.id for no key update;
+    select * into strict c from hall.claim where id = p_id for no key update;
     at := hall.hall_now();
     if c.deadline is null or c.deadline > at then return 'late'; end if;  -- somebody was quicker between the two reads
     c := hall.move_claim(c.id, case c.state when 'offered' then 'K7' else 'K5' end,
@@ -22,38 +88,55 @@ begin
     return 'claim ' || c.state;
 end $$;
 
-create function hall.sweep_round() returns text language plpgsql as $$
--- One open round that has closed without a winner: the next one, or the case manager (T10, T11).
+create function hall.sweep_claim() returns text language plpgsql as $$
+-- Fires the claim due first; null when none is due.
+declare due text;
+begin
+    select k.id into due
+        from hall.claim k join hall.financing_request f on f.id = k.fr_id
+        where k.deadline <= (select hall.hall_now()) and not f.is_suspended and not hall.waits_stuck('claim/' || k.id)
+        order by k.deadline limit 1 for no key update of f skip locked;
+    return hall.fire('claim/' || due);
+end $$;
+
+create function hall.fire_round(p_fr text, p_n integer) returns text language plpgsql as $$
+-- An open round that has closed without a winner: the next one, or the case manager (T10, T11). Its lock is held.
 declare
     at timestamptz;
-    r hall.round;
+    closed_at timestamptz;
     fr hall.financing_request;
 begin
-    select k.* into r from hall.round k join hall.financing_request f on f.id = k.fr_id
-        where k.state = 'open' and k.closes_at <= hall.hall_now() and not f.is_suspended
-        order by k.closes_at limit 1 for no key update of k skip locked;
-    if not found then return null; end if;
-    fr := hall.locked_request(r.fr_id);
+    select closes_at into strict closed_at from hall.round where fr_id = p_fr and n = p_n;
+    fr := hall.locked_request(p_fr);
     at := hall.hall_now();
     if fr.is_suspended then return 'late'; end if;
     perform hall.end_live_round(fr.id, at);
     if fr.state = 'broadcast' then
-        perform hall.go_on_or_assist(fr, 'T10', 'T11', 'system', at, jsonb_build_object('due', hall.iso(r.closes_at)));
+        perform hall.go_on_or_assist(fr, 'T10', 'T11', 'system', at, jsonb_build_object('due', hall.iso(closed_at)));
     end if;
     return 'round closed';
 end $$;
 
-create function hall.sweep_request() returns text language plpgsql as $$
--- One request whose own deadline has passed: drafts and quotes expire (T3), unless the enterprise has a newer quote; a
--- signed facility without a drawdown and a case that nobody took lie before a supervisor, without a move.
+create function hall.sweep_round() returns text language plpgsql as $$
+-- Fires the open round due first; null when none is due.
+declare due text;
+begin
+    select 'round/' || k.fr_id || '/' || k.n into due
+        from hall.round k join hall.financing_request f on f.id = k.fr_id
+        where k.state = 'open' and k.closes_at <= (select hall.hall_now()) and not f.is_suspended
+            and not hall.waits_stuck('round/' || k.fr_id || '/' || k.n)
+        order by k.closes_at limit 1 for no key update of k skip locked;
+    return hall.fire(due);
+end $$;
+
+create function hall.fire_request(p_id text) returns text language plpgsql as $$
+-- A request whose own deadline has passed: drafts and quotes expire (T3), unless the enterprise has a newer quote; a
+-- signed facility without a drawdown and a case that nobody took lie before a supervisor, without a move. Its lock is held.
 declare
-    at timestamptz;
+    at timestamptz := hall.hall_now();
     fr hall.financing_request;
 begin
-    select * into fr from hall.financing_request where deadline <= hall.hall_now() and not is_suspended
-        order by deadline limit 1 for no key update skip locked;
-    if not found then return null; end if;
-    at := hall.hall_now();
+    select * into strict fr from hall.financing_request where id = p_id;
     fr := hall.renew_quote(fr);
     if fr.state = 'quoted' and fr.quote_expires_at > at then
         update hall.financing_request set deadline = quote_expires_at where id = fr.id;
@@ -69,34 +152,82 @@ begin
     return 'case opened';
 end $$;
 
-create function hall.sweep() returns text language plpgsql security definer set search_path = hall, pg_temp as $$
--- Fires one deadline and says which, or null when nothing is due. Each call is its own transaction.
+create function hall.sweep_request() returns text language plpgsql as $$
+-- Fires the request due first; null when none is due.
+declare due text;
 begin
-    perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request(), hall.sweep_facility());
+    select id into due from hall.financing_request
+        where deadline <= (select hall.hall_now()) and not is_suspended and not hall.waits_stuck('fr/' || id)
+        order by deadline limit 1 for no key update skip locked;
+    return hall.fire('fr/' || due);
 end $$;
 
-create function hall.recompute_provisional(p_year integer) returns integer language plpgsql as $$
--- S6: the calendar of a year has arrived, so deadlines set by weekdays are set anew from where they began to count.
+create function hall.is_due(p_subject text) returns boolean language sql volatile as $$
+    select coalesce(hall.hall_now() >= case split_part(p_subject, '/', 1)
+        when 'claim' then (select deadline from hall.claim where id = split_part(p_subject, '/', 2))
+        when 'round' then (select closes_at from hall.round where fr_id = split_part(p_subject, '/', 2)
+            and n = split_part(p_subject, '/', 3)::integer and state = 'open')
+        when 'fr' then (select deadline from hall.financing_request where id = split_part(p_subject, '/', 2))
+        when 'facility' then (select deadline from hall.facility where id = split_part(p_subject, '/', 2))
+        when 'drawdown' then (select due_at from hall.drawdown where id = split_part(p_subject, '/', 2) and state = 'asked')
+        end, false)
+$$;
+
+create function hall.sweep_stuck() returns text language plpgsql as $$
+-- Forgets a stuck deadline that somebody's act made void in the meantime; null when there is none.
+declare gone text;
+begin
+    select subject into gone from hall.stuck_deadline
+        where retry_at <= (select hall.hall_now()) and not hall.is_due(subject)
+        order by retry_at limit 1 for update skip locked;
+    if not found then return null; end if;
+    perform hall.unstick(gone, 'due no longer');
+    return 'due no longer';
+end $$;
+
+create function hall.sweep() returns text language plpgsql security definer set search_path = hall, pg_temp as $$
+-- Fires one deadline and says which, or null when nothing is due; 'stuck <subject> <sqlstate>' for one that could not be
+-- fired. Each call is its own transaction.
+begin
+    perform set_config('hall.role', 'system', true);
+    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request(), hall.sweep_facility(),
+        hall.sweep_stuck());
+end $$;
+
+create function hall.recompute_provisional() returns integer language plpgsql as $$
+-- S6: the calendar of a year has arrived, so what was set by weekdays is set anew from where it began to count, and how
+-- many that were is told. A round's gate and an offer's validity stay: they were published, and parties rely on them.
 declare
-    changed integer := 0;
-    more integer;
+    changed integer;
+    total integer;
 begin
     update hall.financing_request set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as fr_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.financing_request where deadline_is_provisional and deadline is not null) as anew
         where id = anew.fr_id;
-    get diagnostics changed = row_count;
+    get diagnostics total = row_count;
     update hall.claim set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
         from (select id as claim_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
             from hall.claim where deadline_is_provisional and deadline is not null) as anew
         where id = anew.claim_id;
-    get diagnostics more = row_count;
-    return changed + more;
+    get diagnostics changed = row_count;
+    total := total + changed;
+    update hall.drawdown set due_at = due, due_is_provisional = not hall.calendar_knows(due)
+        from (select id as drawdown_id, hall.add_working_minutes(asked_at, due_minutes) as due
+            from hall.drawdown where due_is_provisional and state = 'asked') as anew
+        where id = anew.drawdown_id;
+    get diagnostics changed = row_count;
+    total := total + changed;
+    update hall.hall_case set due_at = due, due_is_provisional = not hall.calendar_knows(due)
+        from (select id as case_id, hall.add_working_minutes(opened_at, due_minutes) as due
+            from hall.hall_case where due_is_provisional and closed_at is null) as anew
+        where id = anew.case_id;
+    get diagnostics changed = row_count;
+    return total + changed;
 end $$;
 
 revoke execute on function hall.sweep() from public;
-revoke execute on function hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text) from public;
+revoke execute on function hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text) from public;
 revoke execute on function hall.seen(text, text, text, text, bytea) from public;
-grant execute on function hall.sweep(), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text),
+grant execute on function hall.sweep(), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text),
     hall.seen(text, text, text, text, bytea) to jifen_service;

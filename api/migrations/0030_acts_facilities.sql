@@ -8,9 +8,9 @@ returns text language plpgsql as $$
 -- The open case of this kind and subject, made if there is none; a person has the time of an assisted request for it.
 declare made text;
 begin
-    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at)
-        values (hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at,
-            hall.add_working_minutes(p_at, hall.setting('assisted_minutes')))
+    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
+        select hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at, due, minutes, not hall.calendar_knows(due)
+            from hall.setting('assisted_minutes') as minutes, hall.add_working_minutes(p_at, minutes) as due
         on conflict (kind, subject) where closed_at is null do nothing returning id into made;
     if made is null then
         select id into strict made from hall.hall_case where kind = p_kind and subject = p_subject and closed_at is null;
@@ -26,7 +26,8 @@ $$;
 
 create function hall.case_body(k hall.hall_case) returns jsonb language sql stable as $$
     select jsonb_build_object('case_id', k.id, 'kind', k.kind, 'subject', k.subject, 'lamp', k.lamp, 'note', k.note,
-        'opened_at', hall.iso(k.opened_at), 'due_at', hall.iso(k.due_at), 'closed_at', hall.iso(k.closed_at),
+        'opened_at', hall.iso(k.opened_at), 'due_at', hall.iso(k.due_at),
+        'due_is_provisional', k.due_is_provisional, 'closed_at', hall.iso(k.closed_at),
         'closed_by', k.closed_by, 'closing_note', k.closing_note)
 $$;
 
@@ -471,7 +472,8 @@ end $$;
 create function hall.drawdown_body(d hall.drawdown) returns jsonb language sql stable as $$
     select jsonb_build_object('drawdown_id', d.id, 'facility_id', d.facility_id, 'state', d.state,
         'amount_fen', d.amount_fen, 'asked_by', d.asked_by, 'bank_ref', d.bank_ref, 'drawn_on', d.drawn_on,
-        'refused_for', d.refused_for, 'asked_at', hall.iso(d.asked_at), 'due_at', hall.iso(d.due_at))
+        'refused_for', d.refused_for, 'asked_at', hall.iso(d.asked_at), 'due_at', hall.iso(d.due_at),
+        'due_is_provisional', d.due_is_provisional)
 $$;
 
 create function hall.repayment_body(r hall.repayment) returns jsonb language sql stable as $$
@@ -503,9 +505,12 @@ begin
     if (p_args ->> 'amount_fen')::bigint > left_fen then
         perform hall.refuse('over-facility', jsonb_build_object('available_fen', left_fen));
     end if;
-    insert into hall.drawdown (id, facility_id, institution_id, amount_fen, asked_by, state, asked_at, due_at, cause)
-        values (hall.new_id('dd'), f.id, f.institution_id, (p_args ->> 'amount_fen')::bigint, 'enterprise', 'asked', at,
-            hall.add_working_minutes(at, hall.setting('first_opinion_minutes')), hall.cause()) returning * into d;
+    insert into hall.drawdown (id, facility_id, institution_id, amount_fen, asked_by, state, asked_at, due_at, due_minutes,
+            due_is_provisional, cause)
+        select hall.new_id('dd'), f.id, f.institution_id, (p_args ->> 'amount_fen')::bigint, 'enterprise', 'asked', at, due,
+                minutes, not hall.calendar_knows(due), hall.cause()
+            from hall.setting('first_opinion_minutes') as minutes, hall.add_working_minutes(at, minutes) as due
+        returning * into d;
     perform hall.tell_money(f, 'fin.drawdown.asked.v1',
         jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'due_at', hall.iso(d.due_at)));
     return hall.money_answer(201, f, hall.drawdown_body(d));
@@ -578,7 +583,7 @@ begin
     perform hall.take_reference(f, p_args ->> 'bank_ref', 'drawdown', at);
     perform hall.begin_use(f, p_args, p_actor ->> 'client', at);
     update hall.drawdown set state = 'confirmed', bank_ref = p_args ->> 'bank_ref', drawn_on = (p_args ->> 'drawn_on')::date,
-            due_at = null, resolved_at = at, resolved_by = p_actor ->> 'client'
+            due_at = null, due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
     perform hall.count_first_loan(f.id, at);
@@ -621,8 +626,8 @@ begin
     select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
-    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null, resolved_at = at,
-            resolved_by = p_actor ->> 'client'
+    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null,
+            due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
     perform hall.tell_money(f, 'fin.drawdown.refused.v1',
         jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'reason', d.refused_for));
@@ -778,29 +783,23 @@ begin
     return jsonb_build_object('status', 200, 'body', hall.facility_body(f));
 end $$;
 
-create function hall.sweep_facility() returns text language plpgsql as $$
--- One facility whose deadline has passed: its line ended, or a status report is due; or a drawdown nobody answered. Null
--- when none is due. What is not drawn at the end of the line goes back to the limit.
+create function hall.fire_drawdown(p_id text) returns text language plpgsql as $$
+-- A drawdown that nobody answered lies before a person. Its lock is held.
+begin
+    update hall.drawdown set due_at = null, due_is_provisional = false where id = p_id;
+    perform hall.open_case('drawdown-unanswered', 'drawdown/' || p_id, 'the bank neither paid nor refused in time',
+        hall.hall_now(), 'yellow');
+    return 'drawdown unanswered';
+end $$;
+
+create function hall.fire_facility(p_id text) returns text language plpgsql as $$
+-- A facility whose deadline has passed: its line ended, or a status report is due. What is not drawn at the end of the
+-- line goes back to the limit. The request's lock is held.
 declare
     at timestamptz;
-    due record;
     f hall.facility;
-    d hall.drawdown;
 begin
-    select a.id, r.id as fr_id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
-        where a.deadline <= hall.hall_now() and not r.is_suspended order by a.deadline limit 1 for no key update of r skip locked;
-    if not found then
-        select w.* into d from hall.drawdown w join hall.facility a on a.id = w.facility_id
-                join hall.financing_request r on r.id = a.fr_id
-            where w.state = 'asked' and w.due_at <= hall.hall_now() and not r.is_suspended
-            order by w.due_at limit 1 for no key update of w skip locked;
-        if not found then return null; end if;
-        update hall.drawdown set due_at = null where id = d.id;
-        perform hall.open_case('drawdown-unanswered', 'drawdown/' || d.id, 'the bank neither paid nor refused in time',
-            hall.hall_now(), 'yellow');
-        return 'drawdown unanswered';
-    end if;
-    select * into strict f from hall.facility where id = due.id for no key update;
+    select * into strict f from hall.facility where id = p_id for no key update;
     at := hall.hall_now();
     if f.deadline is null or f.deadline > at then return 'late'; end if;
     if f.is_line_over or at < hall.start_of(f.line_ends_on + 2) then
@@ -819,6 +818,22 @@ begin
     perform hall.end_line_if_settled(f.id, 'system', at);
     perform hall.close_if_done(f.id, 'system', at);
     return 'line ended';
+end $$;
+
+create function hall.sweep_facility() returns text language plpgsql as $$
+-- Fires the facility due first, else the drawdown due first; null when none is due.
+declare due text;
+begin
+    select a.id into due from hall.facility a join hall.financing_request r on r.id = a.fr_id
+        where a.deadline <= (select hall.hall_now()) and not r.is_suspended and not hall.waits_stuck('facility/' || a.id)
+        order by a.deadline limit 1 for no key update of r skip locked;
+    if found then return hall.fire('facility/' || due); end if;
+    select w.id into due from hall.drawdown w join hall.facility a on a.id = w.facility_id
+            join hall.financing_request r on r.id = a.fr_id
+        where w.state = 'asked' and w.due_at <= (select hall.hall_now()) and not r.is_suspended
+            and not hall.waits_stuck('drawdown/' || w.id)
+        order by w.due_at limit 1 for no key update of w skip locked;
+    return hall.fire('drawdown/' || due);
 end $$;
 
 -- ------------------------------------------------------------------------------------------------------- reconciliation

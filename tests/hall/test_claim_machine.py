@@ -449,3 +449,65 @@ async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Con
     won = await grab(owner, fr, bank)
     assert (await row(owner, won["claim_id"]))["deadline_is_provisional"]
     assert (await row(owner, won["claim_id"]))["deadline"] - (now + timedelta(days=365)) > timedelta(0)
+
+
+async def test_s6_when_the_calendar_arrives_all_that_is_provisional_is_set_anew_and_nothing_else(
+    owner: Connection,
+) -> None:
+    """Every working day of the next three weeks turns out to be a holiday."""
+    await owner.execute("DELETE FROM hall.calendar_year; DELETE FROM hall.working_day")
+    fr, (bank,) = await hall(owner)
+    won = await grab(owner, fr, bank)
+    await act(owner, bank.actor, "contact_enterprise", claim_id=won["claim_id"], fence=1, method="call",
+              proof_sha256=PROOF)  # fmt: skip
+    uscc = await told(owner, "SELECT uscc FROM hall.financing_request WHERE id = $1", fr)
+    await act(owner, enterprise_actor(uscc), "agree_extension", claim_id=won["claim_id"])
+    draft = await made.request(owner, await made.enterprise(owner), "draft")
+    await owner.execute("SELECT hall.move_request($1, 'T2', 'submitted', 'x', hall.hall_now(), '{}', 480)", draft)
+    firm = await made.enterprise(owner, limit_fen=RICH)
+    facility = await made.facility(owner, firm, bank, 50_000_000)
+    drawdown = await act(owner, enterprise_actor(firm), "ask_drawdown", facility_id=facility, amount_fen=1_000_000)
+    assert drawdown["due_is_provisional"]
+    case = await told(owner, "SELECT hall.open_case('test', 'fr/x', 'a note', hall.hall_now())")
+    provisional = {
+        "claim": ("deadline", won["claim_id"], "deadline_from", "deadline_minutes", "deadline_is_provisional"),
+        "financing_request": ("deadline", draft, "deadline_from", "deadline_minutes", "deadline_is_provisional"),
+        "drawdown": ("due_at", drawdown["drawdown_id"], "asked_at", "due_minutes", "due_is_provisional"),
+        "hall_case": ("due_at", case, "opened_at", "due_minutes", "due_is_provisional"),
+    }
+
+    async def seen() -> dict[str, tuple[Any, ...]]:
+        rows: dict[str, tuple[Any, ...]] = {}
+        for table, (due, name, begins, minutes, flag) in provisional.items():
+            found = await owner.fetchrow(
+                f"SELECT {due}, hall.add_working_minutes({begins}, {minutes}), {flag} FROM hall.{table} WHERE id = $1",
+                name,
+            )
+            assert found is not None
+            rows[table] = tuple(found)
+        return rows
+
+    published = """
+        SELECT opens_at, closes_at FROM hall.round UNION ALL SELECT valid_until, made_at FROM hall.offer
+        UNION ALL SELECT deadline, null FROM hall.facility
+    """
+    before, told_before = await seen(), await owner.fetch(published)
+    assert all(due == counted and flag for due, counted, flag in before.values())
+    await owner.execute(
+        """
+        INSERT INTO hall.working_day SELECT hall.today() + n, false FROM generate_series(0, 21) n;
+        INSERT INTO hall.calendar_year SELECT extract(year FROM hall.today())::integer + n FROM generate_series(0, 1) n
+        """
+    )
+    assert await told(owner, "SELECT hall.recompute_provisional()") >= len(provisional)
+    after = await seen()
+    assert all(due == counted and not flag for due, counted, flag in after.values())
+    assert all(after[table][0] - before[table][0] > timedelta(days=10) for table in provisional)
+    assert after["claim"][0] == await told(
+        owner,
+        "SELECT hall.add_working_minutes(contacted_at, hall.setting('offer_minutes') "
+        "+ hall.setting('offer_extension_minutes')) FROM hall.claim WHERE id = $1",
+        won["claim_id"],
+    ), "an extension counts on from where the deadline itself began"
+    assert await owner.fetch(published) == told_before
+    assert await told(owner, "SELECT hall.recompute_provisional()") == 0

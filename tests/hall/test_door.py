@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +25,9 @@ from api.reference import problem_types
 from api.serving import address_of, listening_on, served
 from api.settings import Settings
 from data_contracts.uscc import made_up_code
+from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.feeding import until, value
 
 NAMES = "/v1/institutions"
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,11 +209,53 @@ async def test_a_trace_goes_on_with_its_caller(hall: Hall) -> None:
     for parent, is_kept in (
         (f"00-{trace}-b7ad6b7169203331-01", True),
         (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        (f"00-{trace}-{'0' * 16}-01", False),
+        (f"00-{trace.upper()}-b7ad6b7169203331-01", False),
+        (f"ff-{trace}-b7ad6b7169203331-01", False),
+        (f"00-{trace}-b7ad6b7169203331-01-more", False),
         ("x", False),
     ):
         answer = await hall.http.get("/nowhere", headers={"traceparent": parent})
         assert (answer.json()["trace_id"] == trace) is is_kept
         assert re.fullmatch(r"[0-9a-f]{32}", answer.json()["trace_id"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"),
+    [
+        (["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"], True),
+        (["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] * 2, False),
+        (["00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"], False),
+        (["Li Si 13800000000"], False),
+        ([], False),
+    ],
+)
+async def test_an_event_carries_the_trace_of_the_act_that_made_it(hall: Hall, sent: list[str], is_kept: bool) -> None:
+    """Refusal, answer and event of one caller tell one trace; a header that is malformed goes nowhere."""
+    uscc = await made.enterprise(hall.owner)
+    fr = await made.request(hall.owner, uscc, "quoted")
+    firm = await hall.client("enterprise", uscc=uscc)
+    key = secrets.token_hex(8)
+
+    async def withdrawn(version: int) -> httpx2.Response:
+        headers = [*firm.headers.items(), ("Idempotency-Key", key), *(("traceparent", one) for one in sent)]
+        return await hall.http.post(f"/v1/financing-requests/{fr}/withdraw", json={"version": version}, headers=headers)
+
+    refused = await withdrawn(77)
+    assert refused.json()["trace_id"] == refused.headers["x-trace-id"]
+    done = await withdrawn(4)
+    assert done.status_code == 200, done.text
+    again = await withdrawn(4)
+    assert again.headers["idempotent-replayed"] == "true"
+
+    await until(lambda: value(hall.owner, "SELECT count(*) > 0 FROM hall.feed WHERE type ~ 'withdrawn'"))
+    body = json.loads(await value(hall.owner, "SELECT body FROM hall.feed WHERE type ~ 'withdrawn'"))
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", body["traceparent"])
+    assert body["traceparent"].split("-")[1] == done.headers["x-trace-id"]
+    assert ([body["traceparent"]] == sent) is is_kept
+    assert (refused.headers["x-trace-id"] == done.headers["x-trace-id"]) is is_kept
+    others = await hall.owner.fetch("SELECT traceparent FROM hall.event WHERE type !~ 'withdrawn'")
+    assert {row["traceparent"] for row in others} == {None}, "it ends with the act"
 
 
 async def test_logs_name_no_firm_no_token_and_no_query(hall: Hall) -> None:

@@ -104,9 +104,9 @@ async def test_the_service_is_told_what_is_missing_and_lives_with_a_newer_databa
             await migrate(empty_database)
 
 
-def test_jifen_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_database: str) -> None:
-    def jifen(*words: str, url: str = empty_database) -> tuple[int, str]:
-        environment = {**os.environ, "JIFEN_DATABASE_URL": url}
+def test_jifen_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_database: str, tmp_path: Path) -> None:
+    def jifen(*words: str, url: str = empty_database, policy: str = "") -> tuple[int, str]:
+        environment = {**os.environ, "JIFEN_DATABASE_URL": url, "JIFEN_HALL_POLICY": policy}
         command = [sys.executable, "-c", "from api.cli import main; main()", "migrate", *words]
         run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         return run.returncode, run.stdout + run.stderr
@@ -115,6 +115,12 @@ def test_jifen_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_d
     assert jifen() == (0, "".join(f"applied {one}\n" for one in SHIPPED))
     assert jifen() == (0, "nothing to apply\n")
     assert jifen("--check") == (0, "nothing is missing\n")
+    own = tmp_path / "hall.yaml"
+    own.write_text("settings: {contact_minutes: 60}\n")
+    said = "nothing to apply\nthe operator's own: contact_minutes 60 (shipped: 120)\n"
+    assert jifen(policy=str(own)) == jifen() == (0, said)
+    own.write_text("settings: {}\n")
+    assert jifen(policy=str(own)) == jifen() == (0, "nothing to apply\n")
     code, said = jifen(url="postgresql://nobody:secret@127.0.0.1:1/none")
     assert (code, said.split(":")[0]) == (1, "overloaded")
     code, said = jifen(url=re.sub(":[^:@]+@", ":secret@", empty_database))

@@ -308,7 +308,8 @@ def test_without_jifen_home_data_go_to_the_users_own_folder(monkeypatch: pytest.
     monkeypatch.setenv("XDG_DATA_HOME", "/of/the/user")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert Settings().data_folder() == Path("/of/the/user/jifen")
+    assert Settings().models_folder() == Path.cwd() / "var"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Settings().data_folder() == Path("/var/lib/jifen")
     monkeypatch.setenv("JIFEN_HOME", "/named")
-    assert Settings().data_folder() == Path("/named")
+    assert Settings().data_folder() == Settings().models_folder() == Path("/named")

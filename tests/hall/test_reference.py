@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from api.database import Pool
-from api.reference import HallPolicy, bring_in_line, calendar, hall_policy, problem_types
+from api.reference import HallPolicy, bring_in_line, calendar, hall_policy, own_values, problem_types
 from data_contracts.errors import PolicyError
 from scoring.strict_yaml import record
 
@@ -61,7 +61,7 @@ def test_the_tables_say_what_the_files_say_and_a_second_time_nothing_is_written(
     first, second, rows = as_owner(database, twice)
     assert first == second
     policy = hall_policy()
-    assert rows["setting"] == {(name, one.value, one.unit) for name, one in policy.settings.items()}
+    assert rows["setting"] == {(name, one.value, one.unit, "shipped") for name, one in policy.settings.items()}
     assert rows["scheme"] == {
         ("torch-points", "torch-points", True, "火炬积分贷", "Torch points loan"),
         ("ordinary", "torch-points", False, "普通融资需求", "ordinary financing need"),
@@ -189,6 +189,53 @@ def test_an_operators_own_values_take_the_place_of_the_shipped_ones(database: st
 
     shipped = {name: one.value for name, one in hall_policy().settings.items()}
     assert as_owner(database, kept) == {**shipped, "contact_minutes": 60, "rounds": 5}
+
+
+def test_an_operators_own_values_stay_until_a_file_says_otherwise(database: str, tmp_path: Path) -> None:
+    """Also beside a shipped value that was changed by hand, which is put right."""
+    files = [tmp_path / f"{n}.yaml" for n in range(3)]
+    for file, text in zip(files, ("{contact_minutes: 60, rounds: 3}", "{rounds: 5}", "{}"), strict=True):
+        file.write_text(f"settings: {text}\n", encoding="utf-8")
+    shipped = {name: one.value for name, one in hall_policy().settings.items()}
+
+    async def told(connection: asyncpg.Connection) -> list[tuple[dict[str, int], list[tuple[str, int, int]]]]:
+        seen: list[tuple[dict[str, int], list[tuple[str, int, int]]]] = []
+        for file in (files[0], None, files[1], None, files[2], None):
+            await bring_in_line(connection, file)
+            await connection.execute("UPDATE hall.setting SET value = value + 1 WHERE name = 'gate_ms'")
+            await bring_in_line(connection)
+            rows = {row["name"]: row["value"] for row in await connection.fetch("SELECT * FROM hall.setting")}
+            own = [(one.name, one.value, one.shipped) for one in await own_values(connection)]
+            seen.append(({name: value for name, value in rows.items() if value != shipped[name]}, own))
+        return seen
+
+    first = ({"contact_minutes": 60}, [("contact_minutes", 60, 120), ("rounds", 3, 3)])
+    second = ({"rounds": 5}, [("rounds", 5, 3)])
+    assert as_owner(database, told) == [first, first, second, second, ({}, []), ({}, [])]
+
+
+def test_a_value_that_stays_and_does_not_fit_this_program_is_named_and_nothing_changes(
+    database: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "hall.yaml"
+    own.write_text("settings: {rounds: 5, hold_cap_officer: 4}\n", encoding="utf-8")
+
+    async def tried(connection: asyncpg.Connection) -> tuple[object, object]:
+        await bring_in_line(connection, own)
+        await connection.execute("UPDATE hall.setting SET value = 7 * value WHERE origin = 'operator'")
+        before = await looked_up(connection, written=True)
+        with pytest.raises(PolicyError) as refused:
+            await bring_in_line(connection)
+        assert refused.value.problems == (
+            "settings.rounds: 35 is not within 1 and 10",
+            "settings.hold_cap_officer: 28 does not fit below hold_cap_outlet, 5",
+        )
+        after = await looked_up(connection, written=True)
+        await bring_in_line(connection, own)
+        return before, after
+
+    before, after = as_owner(database, tried)
+    assert before == after
 
 
 def test_every_fault_of_an_operators_file_is_named_at_once() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from api.sequencer import sequenced
+from api.sequencer import PASS_SECONDS, PORTION, sequenced
 from api.service import running
 from api.settings import Settings
 from tests.hall import made
@@ -54,8 +54,12 @@ async def test_v2_the_naive_cursor_loses_an_event_that_commits_late_and_the_feed
     assert await subjects(owner) == ["late/1", "early/1"]
 
 
-async def test_v2_no_event_is_lost_or_placed_twice_while_many_write(owner: Owner, database: str) -> None:
-    """Writers of unequal length, some of which give up; readers follow by place while it goes on."""
+@pytest.mark.parametrize("most", [7, 1])
+async def test_v2_no_event_is_lost_or_placed_twice_while_many_write(owner: Owner, database: str, most: int) -> None:
+    """Writers of unequal length, some of which give up; readers follow by place while it goes on.
+
+    most: events of a pass; 1 splits every transaction.
+    """
     writers, each = 6, 25
     rng = np.random.default_rng(20261123)
     pauses = rng.exponential(0.004, (writers, each, 2))
@@ -75,7 +79,7 @@ async def test_v2_no_event_is_lost_or_placed_twice_while_many_write(owner: Owner
 
     async def publish(connection: Owner) -> None:
         while not done.is_set():
-            await sequenced(connection, limit=7)
+            await sequenced(connection, limit=most, portion=most)
             await asyncio.sleep(0.002)
 
     async def read(connection: Owner) -> list[int]:
@@ -144,6 +148,73 @@ async def test_v2_a_batch_ends_between_transactions_and_the_rest_follows(owner: 
             heads += [done.head] if done.published else []
     assert heads == [3, 15, 20]
     assert await subjects(owner) == ["size/3"] * 3 + ["size/12"] * 12 + ["size/1"] + ["size/4"] * 4
+
+
+BULK = """
+INSERT INTO hall.event (subject, subject_sequence, type, at, actor_role, data)
+SELECT 'bulk/' || n % 3000, 1 + n / 3000, 'fin.test.v1', hall.hall_now(), 'system', '{}'
+FROM generate_series(0, $1 - 1) AS n
+"""
+
+
+async def test_v2_v4_a_huge_transaction_is_published_in_portions_and_whole_before_what_committed_after_it(
+    owner: Owner, database: str
+) -> None:
+    """30,000 events. `between` took its numbers in between; `after` wrote to a subject of the huge one after it."""
+    async with other(database) as huge, other(database) as between:
+        begun, overlaps = huge.transaction(), between.transaction()
+        await begun.start()
+        await huge.execute(BULK, 15_000)
+        await overlaps.start()
+        await emit(between, "between/1")
+        await huge.execute(BULK.replace("bulk/", "more/"), 15_000)
+        await begun.commit()
+        await until(lambda: _published(owner))
+        await overlaps.commit()
+    await emit(owner, "bulk/0")
+    await emit(owner, "short/1")
+    heads = [await value(owner, "SELECT head FROM hall.feed_state")]
+    async with asyncio.timeout(60):
+        while heads[-1] < 30_003:
+            done = await sequenced(owner)
+            heads += [done.head] if done.published and done.head else []
+            assert done.waiting or heads[-1] == 30_003
+    assert max(b - a for a, b in pairwise([0, *heads])) <= PORTION
+    placed = await subjects(owner)
+    assert placed[:30_000] == [f"{kind}/{n % 3000}" for kind in ("bulk", "more") for n in range(15_000)]
+    assert placed[30_000:] == ["between/1", "bulk/0", "short/1"]
+    out_of_order = """
+        SELECT count(*) FROM (
+            SELECT f.sequence - lag(f.sequence, 1, 0) OVER (ORDER BY f.sequence) AS step, e.subject_sequence
+                - lag(e.subject_sequence, 1, 0) OVER (PARTITION BY e.subject ORDER BY f.sequence) AS own_step
+            FROM hall.feed f JOIN hall.event e ON e.id = f.event_id) AS steps
+        WHERE step <> 1 OR own_step <> 1
+    """
+    assert await value(owner, out_of_order) == 0
+    state = await owner.fetchrow("SELECT unfinished, unfinished_after FROM hall.feed_state")
+    assert state is not None
+    assert list(state) == [None, None]
+
+
+async def _published(owner: Owner) -> bool:
+    return bool((await sequenced(owner)).published)
+
+
+async def test_the_sequencer_has_a_time_out_of_its_own(owner: Owner, database: str, tmp_path: Path) -> None:
+    """A pass that takes longer than a statement of the pool may is not cut off."""
+    await owner.execute(
+        """
+        CREATE TABLE hall.noted (time_out interval);
+        CREATE FUNCTION hall.note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO hall.noted VALUES (current_setting('statement_timeout')::interval); RETURN new; END $$;
+        CREATE TRIGGER note BEFORE INSERT ON hall.feed FOR EACH ROW EXECUTE FUNCTION hall.note()
+        """
+    )
+    async with running(Settings(home=tmp_path), database, "http://hall"):
+        await emit(owner)
+        await published(owner, 1)
+    time_out = await value(owner, "SELECT time_out FROM hall.noted")
+    assert timedelta(seconds=10) < time_out < timedelta(seconds=PASS_SECONDS)
 
 
 async def test_only_one_leads_and_another_takes_over_when_it_is_gone(

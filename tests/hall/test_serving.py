@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +15,19 @@ import httpx2
 import psutil
 import pytest
 
+from tests.ground import ground
+
 BIN = Path(sys.executable).parent
 
 
 @contextmanager
-def hall(database: str, *words: str) -> Generator[tuple[subprocess.Popen[str], str]]:
-    """A running `jifen serve` and its address."""
-    environment = os.environ | {"JIFEN_DATABASE_URL": database}
+def hall(
+    database: str, *words: str, folder: Path | None = None, **told: str
+) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """A running `jifen serve` and its address; `folder`: where it is started, `told`: more of its surroundings."""
+    environment = os.environ | {"JIFEN_DATABASE_URL": database} | told
     process = subprocess.Popen(
-        [BIN / "jifen", "serve", "--port", "0", *words], stdout=subprocess.PIPE, text=True, env=environment
+        [BIN / "jifen", "serve", "--port", "0", *words], stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
     )
     assert process.stdout is not None
     try:
@@ -42,6 +47,23 @@ def test_it_serves_and_ends_within_three_seconds_of_sigterm(database: str) -> No
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert time.monotonic() - began < 3
+
+
+def test_it_says_where_models_and_database_are_and_who_the_champion_is(
+    database: str, home: Path, made_once: Path, tmp_path: Path
+) -> None:
+    with hall(database, folder=tmp_path, JIFEN_HOME="") as (process, _):
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        assert said == [f"models: {tmp_path / 'var'}, no champion yet\n", "database: as JIFEN_DATABASE_URL says\n"]
+    subprocess.run(["cp", "-a", made_once, home / "postgres"], check=True)
+    shutil.copytree(ground().home, home, dirs_exist_ok=True)
+    with hall("", JIFEN_HOME=str(home)) as (process, _):
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        assert said == [f"models: {home}, champion {ground().champion}\n", f"database: {home / 'postgres'}\n"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_several_processes_share_a_port_and_one_that_dies_is_started_again(database: str) -> None:

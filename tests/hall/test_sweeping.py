@@ -1,0 +1,228 @@
+"""A row whose deadline cannot be fired holds no other up (P4, S3): it is kept, shown to a person and tried again."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from api.database import Connection
+from api.metrics import REGISTRY
+from tests.hall import made
+from tests.hall.callers import serving
+from tests.hall.feeding import until
+from tests.hall.test_request_machine import pass_time, sweep, told
+
+Made = tuple[str, str]
+"""A row's table and its subject."""
+
+
+async def a_claim(owner: Connection) -> Made:
+    bank = await made.bank(owner)
+    fr = await made.request(owner, await made.enterprise(owner, limit_fen=60_000_000), "broadcast")
+    return "claim", f"claim/{(await made.claim(owner, fr, bank)).id}"
+
+
+async def a_round(owner: Connection) -> Made:
+    fr = await made.request(owner, await made.enterprise(owner), "broadcast")
+    return "round", f"round/{fr}/1"
+
+
+async def a_request(owner: Connection) -> Made:
+    return "financing_request", f"fr/{await made.request(owner, await made.enterprise(owner), 'quoted')}"
+
+
+async def a_facility(owner: Connection) -> Made:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    return "facility", f"facility/{await made.facility(owner, uscc, await made.bank(owner), 50_000_000)}"
+
+
+async def a_drawdown(owner: Connection) -> Made:
+    _, subject = await a_facility(owner)
+    facility = subject.removeprefix("facility/")
+    uscc = await told(owner, "SELECT uscc FROM hall.facility WHERE id = $1", facility)
+    asked = await made.act(
+        owner, made.enterprise_actor(uscc), "ask_drawdown", facility_id=facility, amount_fen=1_000_000
+    )
+    return "drawdown", f"drawdown/{asked['drawdown_id']}"
+
+
+DUE = {"drawdown": "due_at", "round": "closes_at"}
+FIRED = {
+    "claim": "claim lapsed",
+    "round": "round closed",
+    "financing_request": "request expired",
+    "facility": "status overdue",
+    "drawdown": "drawdown unanswered",
+}
+Maker = Callable[[Connection], Awaitable[Made]]
+each_kind = pytest.mark.parametrize("maker", [a_claim, a_round, a_request, a_facility, a_drawdown])
+
+
+async def late(owner: Connection, row: Made, seconds: int) -> None:
+    """Let a row be due since so many seconds."""
+    table, subject = row
+    key = "fr_id" if table == "round" else "id"
+    past = "opens_at = hall.hall_now() - interval '1 hour'," if table == "round" else ""
+    due = DUE.get(table, "deadline")
+    await owner.execute(
+        f"UPDATE hall.{table} SET {past} {due} = hall.hall_now() - $2::interval WHERE {key} = $1",
+        subject.split("/")[1],
+        timedelta(seconds=seconds),
+    )
+
+
+async def poison(owner: Connection, row: Made, sqlstate: str = "22023") -> None:
+    """Let every change of this row fail."""
+    table, subject = row
+    key = "fr_id" if table == "round" else "id"
+    await owner.execute(
+        f"""
+        CREATE FUNCTION hall.poison() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no "张三" of 91350200MA00000000' USING ERRCODE = '{sqlstate}'; END $$;
+        CREATE TRIGGER a_poison BEFORE UPDATE ON hall.{table} FOR EACH ROW
+            WHEN (new.{key} = '{subject.split("/")[1]}') EXECUTE FUNCTION hall.poison()
+        """
+    )
+
+
+async def stuck(owner: Connection) -> list[dict[str, Any]]:
+    return [dict(row) for row in await owner.fetch("SELECT * FROM hall.stuck_deadline")]
+
+
+async def cases(owner: Connection, subject: str) -> list[tuple[bool, str]]:
+    found = await owner.fetch("SELECT * FROM hall.hall_case WHERE kind = 'deadline-stuck' AND subject = $1", subject)
+    return [(row["closed_at"] is not None, row["closing_note"]) for row in found]
+
+
+@each_kind
+async def test_a_row_that_cannot_be_fired_holds_no_later_one_up(owner: Connection, maker: Maker) -> None:
+    wrong, right = await maker(owner), await maker(owner)
+    await late(owner, wrong, 9)
+    await late(owner, right, 8)
+    await poison(owner, wrong)
+    fired = FIRED[wrong[0]]
+    assert await sweep(owner) == [f"stuck {wrong[1]} 22023", fired], "the earliest first, and the next all the same"
+    (kept,) = await stuck(owner)
+    assert (kept["subject"], kept["attempts"], kept["sqlstate"]) == (wrong[1], 1, "22023")
+    assert kept["message"] == 'no "…" of …', "nothing of a row is kept"
+    assert await cases(owner, wrong[1]) == [(False, None)]
+    assert await sweep(owner) == [], "it is not tried again at once"
+    await owner.execute(f"DROP TRIGGER a_poison ON hall.{wrong[0]}")
+    await pass_time(owner, seconds=6)
+    assert await sweep(owner) == [fired]
+    assert await stuck(owner) == []
+    assert await cases(owner, wrong[1]) == [(True, f"swept: {fired}")]
+
+
+async def test_tries_follow_each_other_ever_more_slowly_and_never_more_than_an_hour_apart(owner: Connection) -> None:
+    row = await a_request(owner)
+    await late(owner, row, 9)
+    await poison(owner, row)
+    waits: list[timedelta] = []
+    for _ in range(12):
+        assert await sweep(owner) == [f"stuck {row[1]} 22023"]
+        waits.append(await told(owner, "SELECT retry_at - hall.hall_now() FROM hall.stuck_deadline"))
+        await pass_time(owner, seconds=waits[-1].total_seconds())
+    assert [round(wait.total_seconds()) for wait in waits[:4]] == [5, 10, 20, 40]
+    assert [round(wait.total_seconds()) for wait in waits[-2:]] == [3600, 3600]
+    assert await told(owner, "SELECT attempts FROM hall.stuck_deadline") == 12
+    assert await cases(owner, row[1]) == [(False, None)], "one case, however many tries"
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53200", "55P03", "57P01", "08006"])
+async def test_a_fault_that_waiting_cures_goes_up_as_it_came(owner: Connection, sqlstate: str) -> None:
+    row = await a_request(owner)
+    await late(owner, row, 9)
+    await poison(owner, row, sqlstate)
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await sweep(owner)
+    assert raised.value.as_dict()["sqlstate"] == sqlstate
+    assert await stuck(owner) == []
+
+
+async def test_what_a_fault_had_changed_is_undone(owner: Connection) -> None:
+    """The claim lapses first and its request moves then: the fault of the second undoes the first."""
+    row = await a_claim(owner)
+    await late(owner, row, 9)
+    fr = await told(owner, "SELECT fr_id FROM hall.claim")
+    await poison(owner, ("financing_request", f"fr/{fr}"))
+    before = await told(owner, "SELECT count(*) FROM hall.event")
+    assert await sweep(owner) == [f"stuck {row[1]} 22023"]
+    assert await told(owner, "SELECT state FROM hall.claim") == "held"
+    assert await told(owner, "SELECT count(*) FROM hall.event") == before
+
+
+@each_kind
+async def test_a_stuck_deadline_that_an_act_makes_void_is_forgotten(owner: Connection, maker: Maker) -> None:
+    row = await maker(owner)
+    await late(owner, row, 9)
+    await poison(owner, row)
+    assert await sweep(owner) == [f"stuck {row[1]} 22023"]
+    await owner.execute(f"DROP TRIGGER a_poison ON hall.{row[0]}")
+    await late(owner, row, -3600)
+    await pass_time(owner, seconds=6)
+    assert await sweep(owner) == ["due no longer"]
+    assert await stuck(owner) == []
+    assert await cases(owner, row[1]) == [(True, "due no longer")]
+
+
+async def test_the_events_of_one_deadline_share_a_trace_of_their_own(owner: Connection) -> None:
+    """But for the one that tells a round's audience: nobody who reads it learns what it has in common with another."""
+    first, second = await a_claim(owner), await a_claim(owner)
+    before = await told(owner, "SELECT max(no) FROM hall.event")
+    await late(owner, first, 9)
+    await late(owner, second, 8)
+    assert await sweep(owner) == ["claim lapsed", "claim lapsed"]
+    rows = await owner.fetch("SELECT * FROM hall.event WHERE no > $1 ORDER BY no", before)
+    traces = [row["traceparent"] for row in rows if row["audience_fr"] is None]
+    assert len(traces) >= 4
+    assert len(set(traces[: len(traces) // 2])) == len(set(traces[len(traces) // 2 :])) == 1
+    assert len(set(traces)) == 2
+    shown = [row for row in rows if row["audience_fr"] is not None]
+    assert shown
+    assert all(row["traceparent"] is None for row in shown)
+
+
+async def test_a_case_that_was_closed_too_early_is_opened_again(owner: Connection) -> None:
+    row = await a_request(owner)
+    await late(owner, row, 9)
+    await poison(owner, row)
+    await sweep(owner)
+    await owner.execute("UPDATE hall.hall_case SET closed_at = hall.hall_now(), closed_by = 'x', closing_note = 'done'")
+    await pass_time(owner, seconds=6)
+    await sweep(owner)
+    assert sorted(await cases(owner, row[1]), key=str) == [(False, None), (True, "done")]
+
+
+async def test_the_sweeper_tells_of_stuck_deadlines_and_outlives_a_pass_that_fails(
+    owner: Connection, database: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong, right = await a_request(owner), await a_request(owner)
+    await late(owner, wrong, 1)
+    await poison(owner, wrong)
+
+    def figure(name: str) -> float:
+        return REGISTRY.get_sample_value(name) or 0.0
+
+    async with serving(database, home):
+        faults = figure("jifen_sweeper_faults_total")
+        await until(lambda: _so(figure("jifen_deadlines_stuck") == 1))
+        said = capsys.readouterr().out
+        assert "a deadline cannot be fired" in said
+        assert wrong[1] in said
+        await owner.execute("ALTER FUNCTION hall.sweep() RENAME TO sweep_away")
+        await until(lambda: _so(figure("jifen_sweeper_faults_total") >= faults + 3), seconds=5)
+        await owner.execute("ALTER FUNCTION hall.sweep_away() RENAME TO sweep")
+        await late(owner, right, 0)
+        state = "SELECT state = 'EXPIRED' FROM hall.financing_request WHERE id = $1"
+        await until(lambda: told(owner, state, right[1][3:]), seconds=2)
+        said = capsys.readouterr().out
+        assert "a pass of the sweeper failed" in said
+        assert "UndefinedFunctionError" in said
+
+
+async def _so(fact: bool) -> bool:
+    return fact
