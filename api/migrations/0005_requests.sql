@@ -155,6 +155,7 @@ create table hall.offer (
     repayment text not null,
     is_revolving boolean not null,
     fees jsonb not null,
+    prepayment_fee_bp integer check (prepayment_fee_bp between 0 and 10000),
     cleared text[] not null default '{}',
     conditions text[] not null,
     above_quote_reason text,

@@ -52,7 +52,10 @@ class Fee(Closed):
 
 
 class NewOffer(Closed):
-    """The offer: all that the enterprise compares, every fee included. It cannot be changed once made."""
+    """The offer: all that the enterprise compares, every fee included, within the product claimed with.
+
+    It cannot be changed once made.
+    """
 
     amount_fen: Amount
     rate_basis: Literal["LPR1Y", "LPR5Y", "fixed"]
@@ -63,6 +66,10 @@ class NewOffer(Closed):
     repayment: Literal["interest-monthly-principal-at-end", "equal-instalments", "equal-principal", "bullet"]
     revolving: Annotated[bool, Field(strict=True, description="随借随还")]
     fees: Annotated[list[Fee], Field(max_length=20)]
+    prepayment_fee_bp: Annotated[
+        int | None,
+        Field(strict=True, ge=0, le=10_000, description="of what is repaid early; where it is left out, the product's"),
+    ] = None
     cleared: Annotated[
         list[Condition], Field(max_length=20, description="conditions of the dossier that the bank has cleared")
     ]

@@ -42,7 +42,10 @@ class Eligibility(Closed):
 
 
 class Rate(Closed):
-    """What the loan costs a year: from and up to, in basis points; with LPR the spread is in them."""
+    """The yearly rate, from and up to, in basis points; with LPR the spread is in it. An offer's rate lies within.
+
+    `by_grade_bp` tells it by the institution's own grades. The hall does not know them: they bind no offer.
+    """
 
     basis: Literal["LPR1Y", "LPR5Y", "fixed"]
     from_bp: BasisPoints
@@ -53,6 +56,8 @@ class Rate(Closed):
     def _ordered(self) -> Self:
         if self.to_bp < self.from_bp:
             raise ValueError("to_bp is below from_bp")
+        if not all(self.from_bp <= rate <= self.to_bp for rate in self.by_grade_bp.values()):
+            raise ValueError("by_grade_bp is not within from_bp and to_bp")
         return self
 
 
