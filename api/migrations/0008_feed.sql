@@ -25,7 +25,7 @@ create table hall.feed (
 comment on table hall.feed is 'body is the CloudEvent as every subscriber gets it, frozen; the sequence goes on over epochs and has no gaps (V2)';
 comment on column hall.feed.portal is 'the client that registered the enterprise uscc, which acts for it';
 comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
-comment on column hall.feed.audience is 'numbers of the outlets of the round that it tells of; null: it concerns no round, or its card is hidden';
+comment on column hall.feed.audience is 'numbers of the outlets at work of the round that it tells of, or of all outlets of the institution; null: it concerns neither, or its card is hidden';
 create index feed_time on hall.feed (tenant, published_at);
 create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
 create index feed_portal on hall.feed (portal, sequence) where portal is not null;
@@ -55,6 +55,17 @@ begin
         where fr_id = p_fr and n = p_n and state = 'announced';
 end $$;
 
+create function hall.at_work(p_outlets integer[]) returns integer[] language plpgsql stable as $$
+-- Those of the outlets that see cards: not closed, and of an institution that is not suspended.
+declare
+    idle integer[] := array(select no from hall.outlet where is_closed
+        union all select o.no from hall.institution i join hall.outlet o on o.institution_id = i.id where i.is_suspended);
+begin
+    if not p_outlets && idle then return p_outlets; end if;
+    return array(
+        select no from unnest(p_outlets) with ordinality as one (no, place) where no <> all (idle) order by place);
+end $$;
+
 create function hall.append_to_feed(
     e hall.event, p_sequence bigint, p_epoch integer, p_at timestamptz
 ) returns void language plpgsql as $$
@@ -72,7 +83,7 @@ begin
             perform hall.open_announced_round(e.audience_fr, e.audience_round, p_at);
         end if;
         select * into strict shown from hall.round where fr_id = e.audience_fr and n = e.audience_round;
-        readers := shown.audience;
+        readers := hall.at_work(shown.audience);
         if e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
             if hidden or shown.published_at is null then
                 readers := null;
@@ -82,12 +93,16 @@ begin
             end if;
         end if;
     end if;
+    if e.subject = 'institution/' || e.institution_id then
+        readers := hall.outlets_of(e.institution_id, null);
+    end if;
     insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, institution_id,
             outlet_no, audience, body)
         values (e.tenant, p_sequence, p_epoch, e.id, p_at, e.type, e.subject, e.uscc,
             (select registered_by from hall.enterprise where uscc = e.uscc), e.institution_id,
-            (select o.no from hall.claim c join hall.outlet o on o.id = c.outlet_id where c.id = coalesce(
+            coalesce((select o.no from hall.claim c join hall.outlet o on o.id = c.outlet_id where c.id = coalesce(
                 e.data ->> 'claim_id', (select claim_id from hall.facility where id = e.data ->> 'facility_id'))),
+                (select o.no from hall.outlet o where o.id = e.data ->> 'outlet_id')),
             readers, jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
                 'type', e.type, 'subject', e.subject, 'time', hall.iso(e.at), 'datacontenttype', 'application/json',
                 'dataschema', '/schemas/' || e.type, 'stream', 'hall', 'epoch', p_epoch::text,

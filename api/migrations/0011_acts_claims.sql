@@ -23,9 +23,16 @@ declare
     used record;
 begin
     perform 1 from hall.quota where owner = p_institution for no key update;
-    select i.hold_cap as institution, o.hold_cap as outlet, f.hold_cap as officer, i.daily_claim_cap as daily into caps
+    select i.hold_cap as institution, o.hold_cap as outlet, f.hold_cap as officer, i.daily_claim_cap as daily,
+            i.is_suspended, o.is_closed, f.is_gone into caps
         from hall.institution i join hall.outlet o on o.id = p_outlet left join hall.officer f on f.id = p_officer
         where i.id = p_institution;
+    -- Seen before without this lock: who suspends, closes or ends takes it too, so no claim begins behind them.
+    if caps.is_suspended then perform hall.refuse('institution-suspended'); end if;
+    if caps.is_closed then perform hall.refuse('not-found'); end if;
+    if caps.is_gone then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/officer_id", "rule": "an officer of the outlet"}]}');
+    end if;
     select max(held) filter (where owner = p_institution) as institution, max(held) filter (where owner = p_outlet) as outlet,
             max(held) filter (where owner = p_officer) as officer,
             max(claims_that_day) filter (where owner = p_institution and day = today) as daily into used
@@ -98,6 +105,7 @@ begin
             or place.id <> coalesce(p_actor ->> 'outlet', place.id) then
         perform hall.refuse('not-found');  -- C6
     end if;
+    if (select is_suspended from hall.institution where id = inst) then perform hall.refuse('institution-suspended'); end if;
     if shown.state in ('announced', 'open') then  -- a round that has ended needs no lock: it never comes back
         select * into shown from hall.round where fr_id = shown.fr_id and n = shown.n for no key update;
     end if;
@@ -115,7 +123,6 @@ begin
                 hall.setting('gate_ms'))));
     end if;
     perform hall.expect_version(shown.card_version, (p_args ->> 'card_version')::integer);
-    if (select is_suspended from hall.institution where id = inst) then perform hall.refuse('institution-suspended'); end if;
     select * into goods from hall.product where id = p_args ->> 'product_id' and institution_id = inst
         and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null;
     wrong := case when found then hall.wrong_product(goods, shown.card)
@@ -185,6 +192,17 @@ begin
     insert into hall.fenced_write (claim_id, fence, act, at) values (mine.id, p_fence, p_act, p_at);
 end $$;
 
+create function hall.expect_business(mine hall.claim) returns void language plpgsql as $$
+-- New business ends with the outlet and stands still with the institution; the sweeper ends the claim (K6).
+begin
+    if (select is_suspended from hall.institution where id = mine.institution_id) then
+        perform hall.refuse('institution-suspended');
+    end if;
+    if (select is_closed from hall.outlet where id = mine.outlet_id) then
+        perform hall.refuse('stale-fence', jsonb_build_object('fence', mine.fence, 'state', mine.state));
+    end if;
+end $$;
+
 create function hall.claim_answer(p_status integer, c hall.claim) returns jsonb language sql stable as $$
     select jsonb_build_object('status', p_status, 'body', jsonb_build_object('claim_id', c.id, 'fr_id', c.fr_id,
         'round', c.round, 'fence', c.fence, 'state', c.state, 'version', c.version, 'lease_until', hall.iso(c.deadline)))
@@ -209,6 +227,7 @@ begin
     perform hall.begin_act(p_actor);
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, 'contact', at);
     perform hall.expect_state(mine.state, 'held', 'contacted');
+    perform hall.expect_business(mine);
     insert into hall.contact (claim_id, no, at, method, proof_sha256)
         values (mine.id, 1 + (select count(*) from hall.contact c where c.claim_id = mine.id), at, p_args ->> 'method',
             decode(p_args ->> 'proof_sha256', 'hex'));
@@ -353,6 +372,7 @@ begin
     perform hall.begin_act(p_actor);
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, 'offer', at);
     perform hall.expect_state(mine.state, 'contacted');
+    perform hall.expect_business(mine);
     select * into strict fr from hall.financing_request where id = mine.fr_id;
     still_open := array(select condition from unnest(hall.conditions_of(fr)) as condition
         where not p_args -> 'cleared' ? condition order by condition);

@@ -22,6 +22,33 @@ begin
     return 'claim ' || c.state;
 end $$;
 
+create function hall.sweep_business() returns text language plpgsql as $$
+-- One claim before its offer whose institution is suspended (rejected) or whose outlet is closed (released), both K6: the
+-- enterprise does not wait for a bank that may not offer. An offer that was made, and what follows it, goes on. One at a
+-- time and not in the act itself, which would hold the feed back and take its locks against their order.
+declare
+    at timestamptz;
+    idle record;
+    c hall.claim;
+begin
+    select k.id, place.is_suspended into idle
+        from (select id, false as is_suspended from hall.outlet where is_closed
+                union all select o.id, true from hall.institution i join hall.outlet o on o.institution_id = i.id
+                    where i.is_suspended) as place
+            join hall.claim k on k.outlet_id = place.id and k.state in ('held', 'contacted')
+            join hall.financing_request f on f.id = k.fr_id
+        where not f.is_suspended
+        order by k.claimed_at, place.is_suspended desc limit 1 for no key update of f skip locked;
+    if not found then return null; end if;
+    select * into strict c from hall.claim where id = idle.id for no key update;
+    at := hall.hall_now();
+    if c.state not in ('held', 'contacted') then return 'late'; end if;
+    c := hall.move_claim(c.id, 'K6', case when idle.is_suspended then 'rejected' else 'released' end, 'system', at,
+        jsonb_build_object('why', case when idle.is_suspended then 'institution-suspended' else 'outlet-closed' end));
+    perform hall.claim_is_over(c.fr_id, 'system', at, c.state);
+    return 'claim ' || c.state;
+end $$;
+
 create function hall.sweep_round() returns text language plpgsql as $$
 -- One open round that has closed without a winner: the next one, or the case manager (T10, T11).
 declare
@@ -68,7 +95,8 @@ create function hall.sweep() returns text language plpgsql security definer set 
 -- Fires one deadline and says which, or null when nothing is due. Each call is its own transaction.
 begin
     perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request(), hall.sweep_facility());
+    return coalesce(hall.sweep_claim(), hall.sweep_business(), hall.sweep_round(), hall.sweep_request(),
+        hall.sweep_facility());
 end $$;
 
 create function hall.recompute_provisional(p_year integer) returns integer language plpgsql as $$

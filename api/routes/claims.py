@@ -137,7 +137,7 @@ async def grab(fr_id: FrId, body: Grab, request: Request, caller: Bank) -> Respo
     return await act(request, caller, "grab", args)
 
 
-@router.post("/claims/{claim_id}/contact", response_model=Claimed, responses=problems(*FENCED))
+@router.post("/claims/{claim_id}/contact", response_model=Claimed, responses=problems(*FENCED, "institution-suspended"))
 async def contact_enterprise(
     claim_id: ClaimId, body: Contact, request: Request, caller: Bank, fence: Fence
 ) -> Response:
@@ -199,7 +199,7 @@ async def read_dossier(claim_id: ClaimId, request: Request, caller: Bank) -> Res
     "/claims/{claim_id}/offers",
     status_code=201,
     response_model=access.OfferView,
-    responses=problems(*FENCED, "validation", "conditions-open"),
+    responses=problems(*FENCED, "validation", "conditions-open", "institution-suspended"),
 )
 async def make_offer(claim_id: ClaimId, body: NewOffer, request: Request, caller: Offerer, fence: Fence) -> Response:
     """Make the offer (K3): immutable, with its annual cost and hash."""

@@ -100,6 +100,18 @@ class Proposed(BaseModel):
     approval_id: str
 
 
+class Ordered(BaseModel):
+    """What an approved order did to its request or its institution."""
+
+    approval_id: str
+    kind: Literal["cancel", "suspend", "resume"]
+    fr_id: str | None = None
+    state: str | None = None
+    version: int | None = None
+    institution_id: str | None = None
+    is_suspended: bool | None = None
+
+
 Intake = Annotated[Caller, Depends(allowed("fr:write", "fr:intake"))]
 Owner = Annotated[Caller, Depends(allowed("fr:write"))]
 Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write", "ops:read"))]
@@ -201,7 +213,7 @@ async def propose_order(
 
 @router.post(
     "/orders/{approval_id}/approve",
-    response_model=Moved,
+    response_model=Ordered,
     responses=problems("not-found", "illegal-transition", "four-eyes-required"),
 )
 async def approve_order(
@@ -209,7 +221,7 @@ async def approve_order(
     request: Request,
     caller: Annotated[Caller, Depends(allowed("admin:write"))],
 ) -> Response:
-    """The second pair of eyes carries an order out."""
+    """The second pair of eyes carries out an order of a request or of an institution."""
     return await act(request, caller, "approve_order", {"approval_id": approval_id})
 
 
