@@ -3,14 +3,14 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from api import parties
 from api.calls import Caller, act, allowed, found
 from api.paging import Page, begun_after, page_of
 from api.problems import problems
-from api.routes.requests import Note, Proposed
-from api.shapes import Closed, Count, District, Id, Name
+from api.routes.requests import OrderNo, Proposed
+from api.shapes import Closed, Count, District, Id, Name, Note
 
 router = APIRouter(prefix="/v1", tags=["institutions"])
 
@@ -48,7 +48,7 @@ class InstitutionOrder(Closed):
     """A suspension or its end by order: proposed by one administrator, approved by another."""
 
     kind: Literal["suspend", "resume"]
-    order_no: Annotated[str, Field(min_length=1, max_length=128)]
+    order_no: OrderNo
     note: Note
 
 

@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 from api import access, quotes
 from api.calls import Caller, act, allowed, already, answer, found
 from api.problems import problems
-from api.shapes import Amount, Closed, Code
+from api.shapes import Amount, Closed, Code, Note
 
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
 Version = Annotated[
     int, Field(strict=True, ge=1, le=2**31 - 1, description="as last seen; another answers stale-version")
 ]
-Note = Annotated[str, Field(min_length=1, max_length=2000)]
+OrderNo = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
 
 
@@ -66,7 +66,7 @@ class Order(Closed):
     """A cancellation or suspension by order: proposed by one administrator, approved by another."""
 
     kind: Literal["cancel", "suspend", "resume"]
-    order_no: Annotated[str, Field(min_length=1, max_length=128)]
+    order_no: OrderNo
     note: Note
 
 
