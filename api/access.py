@@ -146,6 +146,7 @@ class OfferView(BaseModel):
     repayment: str
     revolving: bool
     fees: list[OfferFee]
+    prepayment_fee_bp: int | None
     cleared: list[str]
     conditions: list[str]
     above_quote_reason: str | None

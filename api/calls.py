@@ -46,6 +46,11 @@ class Caller:
     token_sha256: bytes = field(default=b"", repr=False)
     expires_at: datetime | None = None
 
+    @property
+    def paced_as(self) -> str:
+        """Whose pace its calls count for: the institution's, so that more clients are no more calls."""
+        return self.institution_id or self.client_id
+
     def actor(self) -> dict[str, object]:
         """The `p_actor` of acts."""
         return {
@@ -72,11 +77,10 @@ def allowed(*scopes: str) -> Callable[..., Awaitable[Caller]]:
         service = request.app.state.service
         caller = await service.tokens.caller(service.pool, request.headers.get("authorization"))
         request.scope["state"]["client_id"] = caller.client_id
-        who = caller.institution_id or caller.client_id
-        service.limits.count(request, CALLS, who)
+        service.limits.count(request, CALLS, caller.paced_as)
         own = PACES.get((request.method, request.scope["route"].path))
         if own is not None:
-            service.limits.count(request, own, who)
+            service.limits.count(request, own, caller.paced_as)
         if not caller.scopes.intersection(scopes):
             raise Problem("scope-missing", scopes=sorted(scopes))
         return caller

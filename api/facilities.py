@@ -216,10 +216,17 @@ class Cases(BaseModel):
 
 
 class ReconciledLine(BaseModel):
-    """One reference on both lists; null: it is not on that list, or its amount there is not known."""
+    """One reference on both lists; null: it is not on that list.
+
+    `contract_no` and `kind` are as the institution lists them, and as we have them where its list lacks the line.
+    """
 
     bank_ref: str
+    contract_no: str
+    kind: Literal["drawdown", "repayment"]
     theirs_fen: int | None
+    ours_contract_no: str | None
+    ours_kind: Literal["drawdown", "repayment"] | None
     ours_fen: int | None
     result: Literal["equal", "missing-here", "missing-there", "amount-differs", "record-differs"]
     case_id: str | None

@@ -300,12 +300,13 @@ async def open_cards(pool: Pool, reader: Reader, after: tuple[datetime, str] | N
             SELECT r.fr_id, r.n AS round, r.card_version, r.card, hall.iso(r.opens_at) AS opens_at,
                 hall.iso(r.closes_at) AS closes_at, r.published_at, (
                     SELECT coalesce(array_agg(o.id ORDER BY o.no), '{}') FROM hall.outlet AS o
-                    WHERE o.no = ANY (r.audience) AND o.institution_id = $2 AND o.id = coalesce($3, o.id)) AS outlet_ids
+                    WHERE o.no = ANY (r.audience) AND o.institution_id = $2 AND o.id = coalesce($3, o.id)
+                        AND NOT o.is_closed) AS outlet_ids
             FROM hall.round AS r
             JOIN hall.financing_request AS f ON f.id = r.fr_id
             JOIN hall.enterprise AS e ON e.uscc = f.uscc
             WHERE r.state = 'open' AND r.closes_at > hall.hall_now() AND NOT f.is_suspended AND f.tenant = $1
-                AND (coalesce(r.audience && (SELECT hall.outlets_of($2, $3)), false)
+                AND (coalesce(r.audience && (SELECT hall.at_work(hall.outlets_of($2, $3))), false)
                     OR coalesce(f.uscc = $4, false) OR coalesce(e.portal = $5, false))
                 AND ($6::timestamptz IS NULL OR (r.published_at, r.fr_id) > ($6, $7))
             ORDER BY r.published_at, r.fr_id

@@ -29,6 +29,9 @@ class Pace:
 
 CALLS = Pace("calls", 50, 50)
 CLAIMS = Pace("claims", 5, 20)
+LOOKS = Pace("looks", 200, 2_000)
+"""Enterprises whose limit a bank asks for, however many a call."""
+
 TOKENS = Pace("tokens", 2, 20)
 ADDRESSES = Pace("addresses", 20, 200)
 
@@ -53,8 +56,11 @@ class Limits:
         self._clock = clock
         self._regained_at: dict[tuple[str, str], float] = {}
 
-    def count(self, request: Request, pace: Pace, who: str) -> None:
-        """Count a call of `who`; the answer to `request` tells how many are left.
+    def count(self, request: Request, pace: Pace, who: str, many: int = 1) -> None:
+        """Count a call of `who`, or one that is worth `many`; the answer to `request` tells how many are left.
+
+        What is worth more than the whole burst, or than this process's share of it, passes once all is regained, and is
+        then paid for: the pace holds over time, and nothing is refused for ever.
 
         Raises:
             Problem: rate-limited, with the seconds after which to try again.
@@ -66,16 +72,18 @@ class Limits:
         now = self._clock()
         if len(self._regained_at) > MOST_CALLERS:
             self._regained_at = {one: at for one, at in self._regained_at.items() if at > now}
-        regained = max(now, self._regained_at.get((pace.name, who), now)) + each
-        wait = regained - now - burst * each
+        owed = max(now, self._regained_at.get((pace.name, who), now)) - now
+        regained = now + owed + many * each
+        wait = min(owed, regained - now - burst * each)
         # A hair of tolerance: sums of floats must not refuse the last call of a burst.
         allowed = wait <= 1e-9
         if allowed:
             self._regained_at[pace.name, who] = regained
-        left = max(0, floor(burst - (regained - now) / each + 1e-6)) if allowed else 0
+            owed = regained - now
+        left = max(0, floor(burst - owed / each + 1e-6))
         request.scope["state"]["rate"] = {
             "RateLimit-Policy": f'"{pace.name}";q={burst};w={ceil(burst * each)}',
-            "RateLimit": f'"{pace.name}";r={left};t={ceil(regained - now)}',
+            "RateLimit": f'"{pace.name}";r={left};t={ceil(owed)}',
         }
         if not allowed:
             raise Problem("rate-limited", retry_after_seconds=max(1, ceil(wait)))

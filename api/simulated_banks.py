@@ -111,8 +111,9 @@ class SimulatedBank:
         fits = card["amount_band"] in wants.bands and card["industry_section"] in wants.sections
         outlet = self._outlet(card, told["round"])
         eager = told["round"] == 0 or self.rng.random() < wants.eagerness
-        if fits and outlet is not None and eager and told["fr_id"] not in self._left:
-            self.errands.begin(self._race(told, outlet, self._fitting(card)))
+        goods = self._fitting(card)
+        if fits and goods is not None and outlet is not None and eager and told["fr_id"] not in self._left:
+            self.errands.begin(self._race(told, outlet, goods))
 
     def _outlet(self, card: Mapping[str, Any], round_no: int) -> Outlet | None:
         """Which of its outlets grabs: one in the request's district, later any that gets such cards."""
@@ -121,9 +122,11 @@ class SimulatedBank:
             near = [one for one in self.bank.outlets if one.subscribes or round_no != LATE_ROUND]
         return near[int(self.rng.integers(len(near)))] if near else None
 
-    def _fitting(self, card: Mapping[str, Any]) -> Goods:
+    def _fitting(self, card: Mapping[str, Any]) -> Goods | None:
+        """The product that it has for such a card, else any other that serves it."""
         category = "innovation-points" if card["quote_binds"] else "first-loan" if card["first_loan"] else "credit"
-        return next(one for one in self.bank.goods if one.category == category)
+        serving = [one for one in self.bank.goods if one.serves(card)]
+        return min(serving, key=lambda one: one.category != category, default=None)
 
     async def _race(self, told: Mapping[str, Any], outlet: Outlet, goods: Goods) -> None:
         """Wait for the gate and one's own reaction, and grab if nobody was quicker."""

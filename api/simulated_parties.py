@@ -29,6 +29,7 @@ DISTRICTS: Mapping[str, str] = {
 SECTIONS = "ABCDEFGHIJKLMNOPQRST"
 BANDS: Sequence[str] = [str(row["code"]) for row in amount_band_rows(hall_policy())]
 CNY = 100
+BAND_UNIT_FEN = 10_000 * CNY
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,16 @@ class Goods:
     revolving: bool
     rate_bp: tuple[int, int]
     id: str = ""
+
+    def serves(self, card: Mapping[str, Any]) -> bool:
+        """Whether the hall would let it be claimed with: band, term and first loan as the card says."""
+        low, high = str(card["amount_band"]).split("-")
+        return (
+            self.max_fen >= int(low) * BAND_UNIT_FEN
+            and (high == "up" or self.min_fen < int(high) * BAND_UNIT_FEN)
+            and card["term_months"] <= self.line_months
+            and (self.category != "first-loan" or card["first_loan"] is not False)
+        )
 
 
 @dataclass(frozen=True)

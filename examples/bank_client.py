@@ -37,6 +37,10 @@ SILENCE_SECONDS = 45.0
 """The hall sends a sign of life every 15 s; a stream silent for three of them is dead."""
 
 MOST_KEPT = 2000
+LINE_MONTHS = 12
+BAND_UNIT_FEN = 1_000_000
+"""Bands of cards are told in units of 10,000 CNY."""
+
 REPEATED = {"overloaded", "maintenance", "internal", "idempotency-in-flight", "rate-limited", "engine-unavailable"}
 """After these the same act may be sent again with the same key, and nothing happens twice."""
 
@@ -187,6 +191,14 @@ class Outlet:
         self.once = once
         self.signed = False
         self.clock = timedelta(0)
+        self.known: Json | None = None
+
+    def product(self) -> Json:
+        """The version of the product that the outlet claims with; a version never changes, so it is read once."""
+        if self.known is None:
+            name, version = self.config["product"].split("@")
+            self.known = self.hall.get(f"/v1/products/{name}", version=version)
+        return self.known
 
     def work(self) -> None:
         """Follow the hall for ever: after each end of the stream, whatever its reason, a new one where it stood."""
@@ -265,7 +277,7 @@ class Outlet:
     def race(self, card: Json) -> None:
         """Grab a card as soon as its gate opens, and go on to the offer."""
         fr, round_no = card["fr_id"], card["round"]
-        if not wanted(card["card"]):
+        if not wanted(card["card"], self.product()):
             return
         gate = datetime.fromisoformat(card["opens_at"]) - (datetime.now(UTC) + self.clock)
         time.sleep(max(0.0, gate.total_seconds()))
@@ -288,7 +300,7 @@ class Outlet:
         proof = {"method": "call", "proof_sha256": sha256(f"call {claim}".encode()).hexdigest()}
         self.hall.act(f"contact {claim}", f"/v1/claims/{claim}/contact", proof, fence)
         dossier = self.hall.get(f"/v1/claims/{claim}/dossier")
-        offer = offered(dossier)
+        offer = offered(dossier, self.product())
         if offer is None:
             self.hall.act(f"decline {claim}", f"/v1/claims/{claim}/decline", {"reason": "outside-appetite"}, fence)
             return
@@ -298,7 +310,7 @@ class Outlet:
     def sign(self, told: Json) -> None:
         """Report that the contract is signed, by the day of the hall's clock in Beijing."""
         today = (datetime.now(UTC) + self.clock + timedelta(hours=8)).date()
-        report = contract_of(told["claim_id"], today)
+        report = contract_of(told["claim_id"], today, self.product())
         try:
             facility = self.hall.act(f"sign {told['claim_id']}", "/v1/facilities", report, told["fence"])
         except Refused as refused:
@@ -311,41 +323,49 @@ class Outlet:
 # ------------------------------------------------------------------------------------------- what a bank decides itself
 
 
-def wanted(card: Json) -> bool:
-    """Whether to race for a card. It shows no name and no exact amount."""
-    return card["amount_band"] != "1000-up"
+def wanted(card: Json, product: Json) -> bool:
+    """Whether to race for a card, which shows neither name nor exact amount. The product must be able to serve it."""
+    low, high = card["amount_band"].split("-")
+    return (
+        high != "up"
+        and product["max_fen"] >= int(low) * BAND_UNIT_FEN
+        and product["min_fen"] < int(high) * BAND_UNIT_FEN
+        and card["term_months"] <= product["terms"]["line_months"]
+    )
 
 
-def offered(dossier: Json) -> Json | None:
-    """The offer on a dossier; None: decline. Here as much as was asked, up to the reference limit."""
-    amount = min(dossier["amount_fen"], dossier["quote_fen"] or dossier["amount_fen"] // 2)
-    if amount < 5_000_000:
+def offered(dossier: Json, product: Json) -> Json | None:
+    """The offer on a dossier, within the product; None: decline. Here what was asked, up to the reference limit."""
+    amount = min(dossier["amount_fen"], dossier["quote_fen"] or dossier["amount_fen"] // 2, product["max_fen"])
+    if amount < max(5_000_000, product["min_fen"]):
         return None
     is_above = amount > (dossier["quote_fen"] or 0)
+    terms = product["terms"]
+    rate_bp = min(max(365, terms["rate"]["from_bp"]), terms["rate"]["to_bp"])
     return {
         "amount_fen": amount,
-        "rate_basis": "LPR1Y",
+        "rate_basis": terms["rate"]["basis"],
         "basis_bp": 300,
-        "spread_bp": 65,
-        "line_months": 12,
-        "draw_months": 12,
-        "repayment": "interest-monthly-principal-at-end",
-        "revolving": True,
-        "fees": [],
+        "spread_bp": rate_bp - 300,
+        "line_months": min(terms["line_months"], LINE_MONTHS),
+        "draw_months": min(terms["draw_months"], LINE_MONTHS),
+        "repayment": terms["repayments"][0],
+        "revolving": terms["is_revolving"],
+        "fees": [],  # the product's fee for repaying early is added by the hall
         "cleared": dossier["conditions"],  # a bank clears them first: it reads the credit report, asks for the papers
         "conditions": [],
         "above_quote_reason": "own-assessment" if is_above else None,
     }
 
 
-def contract_of(claim: str, today: date) -> Json:
+def contract_of(claim: str, today: date, product: Json) -> Json:
     """What is reported of a signed contract; the document itself stays with the bank."""
     return {
         "claim_id": claim,
         "contract_no": f"C-{claim[-12:]}",
         "document_sha256": sha256(f"contract {claim}".encode()).hexdigest(),
         "signed_on": today.isoformat(),
-        "line_ends_on": (today + timedelta(days=360)).isoformat(),
+        "line_ends_on": (today + timedelta(days=30 * min(product["terms"]["line_months"], LINE_MONTHS))).isoformat(),
     }
 
 

@@ -6,6 +6,7 @@ create table hall.institution (
     name text not null,
     size_class text not null default 'other' check (size_class in ('state', 'joint-stock', 'city', 'rural', 'other')),
     is_suspended boolean not null default false,
+    suspended_at timestamptz,
     hold_cap integer not null check (hold_cap >= 0),
     daily_claim_cap integer not null check (daily_claim_cap >= 0),
     created_at timestamptz not null default hall.hall_now(),
@@ -20,10 +21,14 @@ create table hall.outlet (
     district text not null,
     hold_cap integer not null check (hold_cap >= 0),
     is_closed boolean not null default false,
+    closed_at timestamptz,
+    closed_by text,
+    closing_note text,
     created_at timestamptz not null default hall.hall_now(),
     unique (institution_id, id),
     unique (institution_id, name)
 );
+create index outlet_closed on hall.outlet (no) where is_closed;
 comment on column hall.outlet.no is 'the small number that stands for the outlet in an audience';
 
 create table hall.officer (
@@ -32,6 +37,9 @@ create table hall.officer (
     name text not null,
     hold_cap integer not null check (hold_cap >= 0),
     is_gone boolean not null default false,
+    gone_at timestamptz,
+    gone_by text,
+    going_note text,
     unique (outlet_id, id)
 );
 

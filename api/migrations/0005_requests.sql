@@ -130,6 +130,7 @@ create table hall.claim (
 );
 create index claim_deadline on hall.claim (deadline) where deadline is not null;
 create index claim_institution on hall.claim (institution_id, claimed_at);
+create index claim_before_its_offer on hall.claim (outlet_id) where state in ('held', 'contacted');
 
 create table hall.fenced_write (
     id bigint generated always as identity primary key,
@@ -163,6 +164,7 @@ create table hall.offer (
     repayment text not null,
     is_revolving boolean not null,
     fees jsonb not null,
+    prepayment_fee_bp integer check (prepayment_fee_bp between 0 and 10000),
     cleared text[] not null default '{}',
     conditions text[] not null,
     above_quote_reason text,
@@ -176,15 +178,19 @@ create table hall.offer (
 create table hall.approval (
     id text primary key,
     kind text not null check (kind in ('cancel', 'suspend', 'resume')),
-    fr_id text not null references hall.financing_request,
+    fr_id text references hall.financing_request,
+    institution_id text references hall.institution,
     order_no text not null,
     note text not null,
     proposed_by text not null,
     proposed_at timestamptz not null,
     approved_by text,
     approved_at timestamptz,
-    constraint four_eyes check (approved_by is null or approved_by <> proposed_by)
+    constraint four_eyes check (approved_by is null or approved_by <> proposed_by),
+    constraint of_one_subject check (num_nonnulls(fr_id, institution_id) = 1),
+    constraint no_institution_is_cancelled check (kind <> 'cancel' or fr_id is not null)
 );
+comment on table hall.approval is 'orders that two administrators give: of a request (T19, T21), or of an institution (suspend, resume)';
 
 -- ------------------------------------------------------------------------------------------------- history and events
 

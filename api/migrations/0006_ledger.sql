@@ -371,16 +371,20 @@ create table hall.reconciliation (
 create table hall.reconciliation_line (
     reconciliation_id text not null references hall.reconciliation,
     bank_ref text not null,
-    contract_no text,
-    kind text,
+    contract_no text not null,
+    kind text not null check (kind in ('drawdown', 'repayment')),
+    ours_contract_no text,
+    ours_kind text check (ours_kind in ('drawdown', 'repayment')),
     theirs_fen hall.fen,
     ours_fen hall.fen,
     result text not null check (result in ('equal', 'missing-here', 'missing-there', 'amount-differs', 'record-differs')),
     case_id text references hall.hall_case,
     primary key (reconciliation_id, bank_ref),
-    constraint a_difference_has_a_case check ((result = 'equal') = (case_id is null))
+    constraint a_difference_has_a_case check ((result = 'equal') = (case_id is null)),
+    constraint ours_is_whole check (num_nulls(ours_contract_no, ours_kind, ours_fen) in (0, 3))
 );
 comment on table hall.reconciliation_line is 'the institution''s list against ours, line by line (L7)';
+comment on column hall.reconciliation_line.contract_no is 'like kind as the institution lists it; as we have it where its list lacks the line';
 call hall.append_only('hall.reconciliation');
 call hall.append_only('hall.reconciliation_line');
 

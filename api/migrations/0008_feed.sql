@@ -26,7 +26,7 @@ create table hall.feed (
 comment on table hall.feed is 'body is the CloudEvent as every subscriber gets it, frozen; the sequence goes on over epochs and has no gaps (V2)';
 comment on column hall.feed.portal is 'the portal''s client that speaks for the enterprise uscc';
 comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
-comment on column hall.feed.audience is 'numbers of the outlets of the round that it tells of; null: it concerns no round, or its card is hidden';
+comment on column hall.feed.audience is 'numbers of the outlets at work of the round that it tells of, or of all outlets of the institution; null: it concerns neither, or its card is hidden';
 create index feed_time on hall.feed (tenant, published_at);
 create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
 create index feed_portal on hall.feed (portal, sequence) where portal is not null;
@@ -60,6 +60,17 @@ begin
         where fr_id = p_fr and n = p_n and state = 'announced';
 end $$;
 
+create function hall.at_work(p_outlets integer[]) returns integer[] language plpgsql stable as $$
+-- Those of the outlets that see cards: not closed, and of an institution that is not suspended.
+declare
+    idle integer[] := array(select no from hall.outlet where is_closed
+        union all select o.no from hall.institution i join hall.outlet o on o.institution_id = i.id where i.is_suspended);
+begin
+    if not p_outlets && idle then return p_outlets; end if;
+    return array(
+        select no from unnest(p_outlets) with ordinality as one (no, place) where no <> all (idle) order by place);
+end $$;
+
 create function hall.append_to_feed(p_events uuid[], p_head bigint, p_epoch integer, p_at timestamptz) returns void
 language plpgsql as $$
 -- Publishes these events in this order behind the place p_head. A card that is hidden by now (request suspended, round
@@ -76,8 +87,9 @@ begin
     insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, institution_id,
             outlet_no, audience, body)
         select e.tenant, p_head + one.place, p_epoch, e.id, p_at, e.type, e.subject, e.uscc, firm.portal,
-            e.institution_id, o.no,
-            case when card.is_told and not card.is_shown then null else shown.audience end,
+            e.institution_id, coalesce(o.no, closed.no),
+            case when e.subject = 'institution/' || e.institution_id then hall.outlets_of(e.institution_id, null)
+                when card.is_told and not card.is_shown then null else hall.at_work(shown.audience) end,
             (jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant,
                 'type', e.type, 'subject', e.subject, 'time', hall.iso(e.at), 'datacontenttype', 'application/json',
                 'dataschema', '/schemas/' || e.type, 'stream', 'hall', 'epoch', p_epoch::text,
@@ -95,6 +107,7 @@ begin
             left join hall.facility f on f.id = e.data ->> 'facility_id'
             left join hall.claim c on c.id = coalesce(e.data ->> 'claim_id', f.claim_id)
             left join hall.outlet o on o.id = c.outlet_id
+            left join hall.outlet closed on closed.id = e.data ->> 'outlet_id'
         order by one.place;
 end $$;
 

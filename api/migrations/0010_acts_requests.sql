@@ -425,19 +425,24 @@ end $$;
 -- ----------------------------------------------------------------------------------------------------------- four eyes
 
 create function hall.act_propose_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- T19, T21, first pair of eyes: nothing changes yet.
+-- Of a request (T19, T21) or of an institution, first pair of eyes: nothing changes yet.
 declare made text := hall.new_id('ap');
 begin
     perform hall.begin_act(p_actor);
-    perform hall.locked_request(p_args ->> 'fr_id');
-    insert into hall.approval (id, kind, fr_id, order_no, note, proposed_by, proposed_at)
-        values (made, p_args ->> 'kind', p_args ->> 'fr_id', p_args ->> 'order_no', p_args ->> 'note',
-            p_actor ->> 'client', hall.hall_now());
+    if p_args ->> 'institution_id' is null then
+        perform hall.locked_request(p_args ->> 'fr_id');
+    elsif not exists (select 1 from hall.institution
+            where id = p_args ->> 'institution_id' and tenant = p_actor ->> 'tenant') then
+        perform hall.refuse('not-found');
+    end if;
+    insert into hall.approval (id, kind, fr_id, institution_id, order_no, note, proposed_by, proposed_at)
+        values (made, p_args ->> 'kind', p_args ->> 'fr_id', p_args ->> 'institution_id', p_args ->> 'order_no',
+            p_args ->> 'note', p_actor ->> 'client', hall.hall_now());
     return jsonb_build_object('status', 201, 'body', jsonb_build_object('approval_id', made));
 end $$;
 
 create function hall.act_approve_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- The second pair of eyes carries the order out. Suspended: the card is hidden and all clocks stand still.
+-- The second pair of eyes carries the order out. A suspended request: its card is hidden and all its clocks stand still.
 declare
     at timestamptz;
     proposal hall.approval;
@@ -447,13 +452,16 @@ begin
     perform hall.begin_act(p_actor);
     select * into proposal from hall.approval where id = p_args ->> 'approval_id';
     if not found then perform hall.refuse('not-found'); end if;
-    perform hall.lock_live_round(proposal.fr_id);
-    fr := hall.locked_request(proposal.fr_id);
+    if proposal.fr_id is not null then
+        perform hall.lock_live_round(proposal.fr_id);
+        fr := hall.locked_request(proposal.fr_id);
+    end if;
     select * into proposal from hall.approval where id = proposal.id for no key update;
     at := hall.hall_now();
     if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"approval": "used"}'); end if;
     if proposal.proposed_by = me then perform hall.refuse('four-eyes-required'); end if;
     update hall.approval set approved_by = me, approved_at = at where id = proposal.id;
+    if proposal.institution_id is not null then return hall.order_institution(proposal); end if;
     if proposal.kind = 'cancel' then
         perform hall.expect_state(fr.state, 'draft', 'submitted', 'screened', 'quoted', 'broadcast', 'claimed', 'offered',
             'accepted', 'assisted', 'signed');

@@ -23,9 +23,16 @@ declare
     used record;
 begin
     perform 1 from hall.quota where owner = p_institution for no key update;
-    select i.hold_cap as institution, o.hold_cap as outlet, f.hold_cap as officer, i.daily_claim_cap as daily into caps
+    select i.hold_cap as institution, o.hold_cap as outlet, f.hold_cap as officer, i.daily_claim_cap as daily,
+            i.is_suspended, o.is_closed, f.is_gone into caps
         from hall.institution i join hall.outlet o on o.id = p_outlet left join hall.officer f on f.id = p_officer
         where i.id = p_institution;
+    -- Seen before without this lock: who suspends, closes or ends takes it too, so no claim begins behind them.
+    if caps.is_suspended then perform hall.refuse('institution-suspended'); end if;
+    if caps.is_closed then perform hall.refuse('not-found'); end if;
+    if caps.is_gone then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/officer_id", "rule": "an officer of the outlet"}]}');
+    end if;
     select max(held) filter (where owner = p_institution) as institution, max(held) filter (where owner = p_outlet) as outlet,
             max(held) filter (where owner = p_officer) as officer,
             max(claims_that_day) filter (where owner = p_institution and day = today) as daily into used
@@ -40,6 +47,42 @@ begin
     return caps.institution;
 end $$;
 
+create function hall.is_out_of_validity(p_terms jsonb) returns boolean language sql volatile as $$
+    select coalesce(hall.today() < (p_terms ->> 'valid_from')::date, false)
+        or coalesce(hall.today() > (p_terms ->> 'valid_to')::date, false)
+$$;
+
+create function hall.validity(p_terms jsonb) returns jsonb language sql immutable as $$
+    select jsonb_build_object('valid_from', p_terms -> 'valid_from', 'valid_to', p_terms -> 'valid_to')
+$$;
+
+create function hall.wrong_product(goods hall.product, p_card jsonb) returns jsonb language sql volatile as $$
+    -- The broken rules of a claim with a product that cannot serve the card. It is given the card and not the request, so
+    -- no refusal tells more of the request than the card does (§11); what either leaves open refuses nothing.
+    select coalesce(jsonb_agg(jsonb_build_object('pointer', '/product_id', 'rule', rule) || bound), '[]')
+    from (select goods.terms as t, goods.terms -> 'eligibility' as whom, p_card ->> 'district' as district,
+            -- A band's code tells its edges in 10,000 CNY, also on a card that is older than the policy's bands.
+            split_part(p_card ->> 'amount_band', '-', 1)::bigint * 1000000 as band_from_fen,
+            nullif(split_part(p_card ->> 'amount_band', '-', 2), 'up')::bigint * 1000000 as band_below_fen) as seen,
+        lateral (values
+            (hall.is_out_of_validity(t), 'valid today', hall.validity(t)),
+            (goods.max_fen < band_from_fen or goods.min_fen >= band_below_fen, 'has an amount within the band of the card',
+                jsonb_build_object('min_fen', goods.min_fen, 'max_fen', goods.max_fen)),
+            ((p_card ->> 'term_months')::integer > (t ->> 'line_months')::integer, 'lasts as long as the card asks',
+                jsonb_build_object('line_months', t -> 'line_months')),
+            (goods.category = 'first-loan' and not (p_card ->> 'first_loan')::boolean, 'for a first loan, and this is none',
+                '{"category": "first-loan"}'),
+            (jsonb_array_length(whom -> 'districts') > 0 and district is not null and not exists (
+                -- 350200 stands for all of its city, 350000 for its province (GB/T 2260).
+                select from jsonb_array_elements_text(whom -> 'districts') as area
+                where starts_with(district, regexp_replace(area, '(0000|00)$', ''))), 'for the district of the card',
+                jsonb_build_object('districts', whom -> 'districts')),
+            (whom -> 'industry_sections_excluded' ? (p_card ->> 'industry_section'), 'for the industry of the card',
+                jsonb_build_object('industry_sections_excluded', whom -> 'industry_sections_excluded'))
+        ) as broken (is_so, rule, bound)
+    where is_so
+$$;
+
 create function hall.act_grab(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- K1, T9. Exactly one success per (request, round, slot): the guarded update of the locked round, the unique slot, and the
 -- unique fence each refuse a second one (C1).
@@ -50,6 +93,7 @@ declare
     shown hall.round;
     fr hall.financing_request;
     goods hall.product;
+    wrong jsonb;
     made hall.claim;
     cap integer;
     now_taken integer;
@@ -61,6 +105,7 @@ begin
             or place.id <> coalesce(p_actor ->> 'outlet', place.id) then
         perform hall.refuse('not-found');  -- C6
     end if;
+    if (select is_suspended from hall.institution where id = inst) then perform hall.refuse('institution-suspended'); end if;
     if shown.state in ('announced', 'open') then  -- a round that has ended needs no lock: it never comes back
         select * into shown from hall.round where fr_id = shown.fr_id and n = shown.n for no key update;
     end if;
@@ -78,16 +123,15 @@ begin
                 hall.setting('gate_ms'))));
     end if;
     perform hall.expect_version(shown.card_version, (p_args ->> 'card_version')::integer);
-    if (select is_suspended from hall.institution where id = inst) then perform hall.refuse('institution-suspended'); end if;
     select * into goods from hall.product where id = p_args ->> 'product_id' and institution_id = inst
         and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null;
-    if not found then
-        perform hall.refuse('validation', '{"errors": [{"pointer": "/product_id", "rule": "a product in force of yours"}]}');
-    end if;
+    wrong := case when found then hall.wrong_product(goods, shown.card)
+        else '[{"pointer": "/product_id", "rule": "a product in force of yours"}]' end;
     if p_args ->> 'officer_id' is not null and not exists (
             select 1 from hall.officer where id = p_args ->> 'officer_id' and outlet_id = place.id and not is_gone) then
-        perform hall.refuse('validation', '{"errors": [{"pointer": "/officer_id", "rule": "an officer of the outlet"}]}');
+        wrong := wrong || '{"pointer": "/officer_id", "rule": "an officer of the outlet"}'::jsonb;
     end if;
+    perform hall.refuse_wrong(wrong);
     if exists (select 1 from hall.claim where fr_id = shown.fr_id and institution_id = inst and state in ('lapsed', 'released')
             and round = (select max(n) from hall.round where fr_id = shown.fr_id and n < shown.n)) then
         perform hall.refuse('cool-down', jsonb_build_object('round', shown.n));  -- H5
@@ -150,6 +194,17 @@ begin
     insert into hall.fenced_write (claim_id, fence, act, at) values (mine.id, p_fence, p_act, p_at);
 end $$;
 
+create function hall.expect_business(mine hall.claim) returns void language plpgsql as $$
+-- New business ends with the outlet and stands still with the institution; the sweeper ends the claim (K6).
+begin
+    if (select is_suspended from hall.institution where id = mine.institution_id) then
+        perform hall.refuse('institution-suspended');
+    end if;
+    if (select is_closed from hall.outlet where id = mine.outlet_id) then
+        perform hall.refuse('stale-fence', jsonb_build_object('fence', mine.fence, 'state', mine.state));
+    end if;
+end $$;
+
 create function hall.claim_answer(p_status integer, c hall.claim) returns jsonb language sql stable as $$
     select jsonb_build_object('status', p_status, 'body', jsonb_build_object('claim_id', c.id, 'fr_id', c.fr_id,
         'round', c.round, 'fence', c.fence, 'state', c.state, 'version', c.version, 'lease_until', hall.iso(c.deadline)))
@@ -174,6 +229,7 @@ begin
     perform hall.begin_act(p_actor);
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, 'contact', at);
     perform hall.expect_state(mine.state, 'held', 'contacted');
+    perform hall.expect_business(mine);
     insert into hall.contact (claim_id, no, at, method, proof_sha256)
         values (mine.id, 1 + (select count(*) from hall.contact c where c.claim_id = mine.id), at, p_args ->> 'method',
             decode(p_args ->> 'proof_sha256', 'hex'));
@@ -264,6 +320,44 @@ create function hall.conditions_of(fr hall.financing_request) returns text[] lan
         where q.id = fr.quote_id and jsonb_typeof(d.content -> 'answer' -> 'conditions') = 'array'), '{}')
 $$;
 
+create function hall.wrong_offer(goods hall.product, fr hall.financing_request, p_args jsonb) returns jsonb
+language sql volatile as $$
+    -- The broken rules of an offer: those of every offer, and what the version of the product claimed with states (K3).
+    -- What the product leaves open binds nothing. A version that was withdrawn since the claim binds as before.
+    select coalesce(jsonb_agg(jsonb_build_object('pointer', pointer, 'rule', rule) || bound), '[]')
+    from (select goods.terms as t, (p_args ->> 'amount_fen')::bigint as amount,
+            (p_args ->> 'basis_bp')::integer + (p_args ->> 'spread_bp')::integer as rate,
+            (select sum((fee ->> 'amount_fen')::bigint) from jsonb_array_elements(p_args -> 'fees') as fee) as fees_fen) as made,
+        lateral (values
+            (amount not between goods.min_fen and goods.max_fen, '/amount_fen', 'within the product claimed with',
+                jsonb_build_object('min_fen', goods.min_fen, 'max_fen', goods.max_fen)),
+            (fr.quote_binds and amount > fr.amount_fen, '/amount_fen',
+                'not above the amount asked where the quote binds', '{}'),
+            (not fr.quote_binds and amount > fr.quote_fen and p_args ->> 'above_quote_reason' is null,
+                '/above_quote_reason', 'demanded above the reference quote', '{}'),
+            (fees_fen > amount, '/fees', 'together not above the amount', '{}'),
+            (rate < 0, '/spread_bp', 'basis and spread together are not below 0', '{}'),
+            (p_args ->> 'rate_basis' <> t -> 'rate' ->> 'basis', '/rate_basis', 'the basis of the product''s rate',
+                jsonb_build_object('basis', t -> 'rate' -> 'basis')),
+            (rate < (t -> 'rate' ->> 'from_bp')::integer or rate > (t -> 'rate' ->> 'to_bp')::integer, '/spread_bp',
+                'basis and spread together within the product''s rate',
+                jsonb_build_object('from_bp', t -> 'rate' -> 'from_bp', 'to_bp', t -> 'rate' -> 'to_bp')),
+            ((p_args ->> 'line_months')::integer > (t ->> 'line_months')::integer, '/line_months',
+                'not above the product''s line', jsonb_build_object('line_months', t -> 'line_months')),
+            ((p_args ->> 'draw_months')::integer > (t ->> 'draw_months')::integer, '/draw_months',
+                'not above the product''s draw', jsonb_build_object('draw_months', t -> 'draw_months')),
+            (jsonb_typeof(t -> 'repayments') = 'array' and not t -> 'repayments' ? (p_args ->> 'repayment'),
+                '/repayment', 'a way of repaying that the product has',
+                jsonb_build_object('repayments', t -> 'repayments')),
+            ((p_args ->> 'revolving')::boolean <> (t ->> 'is_revolving')::boolean, '/revolving', 'as the product is',
+                jsonb_build_object('is_revolving', t -> 'is_revolving')),
+            ((p_args ->> 'prepayment_fee_bp')::integer > (t ->> 'prepayment_fee_bp')::integer, '/prepayment_fee_bp',
+                'not above the product''s', jsonb_build_object('prepayment_fee_bp', t -> 'prepayment_fee_bp')),
+            (hall.is_out_of_validity(t), '', 'made while the product is valid', hall.validity(t))
+        ) as broken (is_so, pointer, rule, bound)
+    where is_so
+$$;
+
 create function hall.act_make_offer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- K3, and T12 for the first live offer. Immutable; its hash, which both sides can compute from the offer's members, is what
 -- the enterprise accepts.
@@ -275,7 +369,7 @@ declare
     amount bigint := (p_args ->> 'amount_fen')::bigint;
     rate integer := (p_args ->> 'basis_bp')::integer + (p_args ->> 'spread_bp')::integer;
     fees_fen bigint := coalesce((select sum((fee ->> 'amount_fen')::bigint) from jsonb_array_elements(p_args -> 'fees') fee), 0);
-    wrong jsonb := '[]';
+    prepayment_bp integer;
     still_open text[];
     valid timestamptz;
     made hall.offer;
@@ -283,6 +377,7 @@ begin
     perform hall.begin_act(p_actor);
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, 'offer', at);
     perform hall.expect_state(mine.state, 'contacted');
+    perform hall.expect_business(mine);
     select * into strict fr from hall.financing_request where id = mine.fr_id;
     still_open := array(select condition from unnest(hall.conditions_of(fr)) as condition
         where not p_args -> 'cleared' ? condition order by condition);
@@ -290,24 +385,15 @@ begin
         perform hall.refuse('conditions-open', jsonb_build_object('conditions', to_jsonb(still_open)));
     end if;
     select * into strict goods from hall.product where id = mine.product_id and version = mine.product_version;
-    if amount not between goods.min_fen and goods.max_fen then
-        wrong := wrong || jsonb_build_object('pointer', '/amount_fen', 'rule', 'within the product claimed with',
-            'min_fen', goods.min_fen, 'max_fen', goods.max_fen);
-    end if;
-    if fees_fen > amount then wrong := wrong || '{"pointer": "/fees", "rule": "together not above the amount"}'::jsonb; end if;
-    if rate < 0 then wrong := wrong || '{"pointer": "/spread_bp", "rule": "basis and spread together are not below 0"}'::jsonb; end if;
-    if fr.quote_binds and amount > fr.amount_fen then
-        wrong := wrong || '{"pointer": "/amount_fen", "rule": "not above the amount asked where the quote binds"}'::jsonb;
-    elsif not fr.quote_binds and amount > fr.quote_fen and p_args ->> 'above_quote_reason' is null then
-        wrong := wrong || '{"pointer": "/above_quote_reason", "rule": "demanded above the reference quote"}'::jsonb;
-    end if;
-    if jsonb_array_length(wrong) > 0 then perform hall.refuse('validation', jsonb_build_object('errors', wrong)); end if;
+    perform hall.refuse_wrong(hall.wrong_offer(goods, fr, p_args));
+    prepayment_bp := coalesce(p_args ->> 'prepayment_fee_bp', goods.terms ->> 'prepayment_fee_bp')::integer;
     valid := hall.add_working_minutes(at, hall.setting('offer_valid_minutes'));
     made := jsonb_populate_record(null::hall.offer, '{"cleared": [], "conditions": []}' || p_args);  -- named as the columns
     made.id := hall.new_id('of');
     made.claim_id := mine.id;
     made.fr_id := fr.id;
     made.institution_id := mine.institution_id;
+    made.prepayment_fee_bp := prepayment_bp;
     made.is_revolving := (p_args ->> 'revolving')::boolean;
     made.annual_cost_bp := hall.annual_cost_bp(rate, fees_fen, amount, made.draw_months);
     made.valid_until := date_trunc('milliseconds', valid);
@@ -325,8 +411,8 @@ create function hall.offer_body(o hall.offer) returns jsonb language sql stable 
         'amount_fen', o.amount_fen, 'rate_basis', o.rate_basis, 'basis_bp', o.basis_bp, 'spread_bp', o.spread_bp,
         'annual_rate_bp', o.basis_bp + o.spread_bp, 'annual_cost_bp', o.annual_cost_bp, 'line_months', o.line_months,
         'draw_months', o.draw_months, 'repayment', o.repayment, 'revolving', o.is_revolving, 'fees', o.fees,
-        'cleared', to_jsonb(o.cleared), 'conditions', to_jsonb(o.conditions), 'above_quote_reason', o.above_quote_reason,
-        'valid_until', hall.iso(o.valid_until), 'made_at', hall.iso(o.made_at), 'sha256', encode(o.sha256, 'hex'))
+        'prepayment_fee_bp', o.prepayment_fee_bp, 'cleared', to_jsonb(o.cleared), 'conditions', to_jsonb(o.conditions),
+        'above_quote_reason', o.above_quote_reason, 'valid_until', hall.iso(o.valid_until), 'made_at', hall.iso(o.made_at), 'sha256', encode(o.sha256, 'hex'))
 $$;
 
 create function hall.act_accept_offer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$

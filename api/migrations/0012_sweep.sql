@@ -2,7 +2,7 @@
 
 -- A fault of one row must not stop every later deadline: it is caught, kept here, shown to a person, and tried again later.
 create table hall.stuck_deadline (
-    subject text primary key check (subject ~ '^(claim|round|fr|facility|drawdown)/'),
+    subject text primary key check (subject ~ '^(claim|idle-claim|round|fr|facility|drawdown)/'),
     attempts integer not null default 1 check (attempts > 0),
     stuck_since timestamptz not null,
     retry_at timestamptz not null,
@@ -44,8 +44,8 @@ begin
 end $$;
 
 create function hall.fire(p_subject text) returns text language plpgsql strict as $$
--- Fires the deadline of one due row (null: of none), which the caller has locked. What a row's own fault had changed is undone, and the
--- lock stays; a transient fault goes up as it came.
+-- Fires the deadline of one due row (null: of none), which the caller has locked. What a row's own fault had changed is
+-- undone, and the lock stays; a transient fault goes up as it came.
 declare
     id text := split_part(p_subject, '/', 2);
     fired text;
@@ -58,6 +58,7 @@ begin
     begin
         case split_part(p_subject, '/', 1)
             when 'claim' then fired := hall.fire_claim(id);
+            when 'idle-claim' then fired := hall.fire_idle_claim(id);
             when 'round' then fired := hall.fire_round(id, split_part(p_subject, '/', 3)::integer);
             when 'fr' then fired := hall.fire_request(id);
             when 'facility' then fired := hall.fire_facility(id);
@@ -97,6 +98,41 @@ begin
         where k.deadline <= (select hall.hall_now()) and not f.is_suspended and not hall.waits_stuck('claim/' || k.id)
         order by k.deadline limit 1 for no key update of f skip locked;
     return hall.fire('claim/' || due);
+end $$;
+
+create function hall.fire_idle_claim(p_id text) returns text language plpgsql as $$
+-- A claim before its offer whose institution is suspended (rejected) or whose outlet is closed (released), both K6: the
+-- enterprise does not wait for a bank that may not offer. An offer that was made, and what follows it, goes on. The
+-- request's lock is held.
+declare
+    at timestamptz;
+    c hall.claim;
+    is_suspended boolean;
+begin
+    select * into strict c from hall.claim where id = p_id for no key update;
+    select i.is_suspended into strict is_suspended from hall.institution i where i.id = c.institution_id;
+    at := hall.hall_now();
+    if c.state not in ('held', 'contacted') then return 'late'; end if;
+    c := hall.move_claim(c.id, 'K6', case when is_suspended then 'rejected' else 'released' end, 'system', at,
+        jsonb_build_object('why', case when is_suspended then 'institution-suspended' else 'outlet-closed' end));
+    perform hall.claim_is_over(c.fr_id, 'system', at, c.state);
+    return 'claim ' || c.state;
+end $$;
+
+create function hall.sweep_idle_claim() returns text language plpgsql as $$
+-- Ends one such claim; null when there is none. One at a time and not in the act that suspends, which would hold the feed
+-- back and take its locks against their order.
+declare due text;
+begin
+    select k.id into due
+        from (select id from hall.outlet where is_closed
+                 union select o.id from hall.institution i join hall.outlet o on o.institution_id = i.id
+                     where i.is_suspended) as place
+            join hall.claim k on k.outlet_id = place.id and k.state in ('held', 'contacted')
+            join hall.financing_request f on f.id = k.fr_id
+        where not f.is_suspended and not hall.waits_stuck('idle-claim/' || k.id)
+        order by k.claimed_at limit 1 for no key update of f skip locked;
+    return hall.fire('idle-claim/' || due);
 end $$;
 
 create function hall.fire_round(p_fr text, p_n integer) returns text language plpgsql as $$
@@ -165,6 +201,10 @@ end $$;
 create function hall.is_due(p_subject text) returns boolean language sql volatile as $$
     select coalesce(hall.hall_now() >= case split_part(p_subject, '/', 1)
         when 'claim' then (select deadline from hall.claim where id = split_part(p_subject, '/', 2))
+        when 'idle-claim' then (select '-infinity'::timestamptz from hall.claim k
+            join hall.outlet o on o.id = k.outlet_id join hall.institution i on i.id = o.institution_id
+            where k.id = split_part(p_subject, '/', 2) and k.state in ('held', 'contacted')
+                and (o.is_closed or i.is_suspended))
         when 'round' then (select closes_at from hall.round where fr_id = split_part(p_subject, '/', 2)
             and n = split_part(p_subject, '/', 3)::integer and state = 'open')
         when 'fr' then (select deadline from hall.financing_request where id = split_part(p_subject, '/', 2))
@@ -190,8 +230,8 @@ create function hall.sweep() returns text language plpgsql security definer set 
 -- fired. Each call is its own transaction.
 begin
     perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_round(), hall.sweep_request(), hall.sweep_facility(),
-        hall.sweep_stuck());
+    return coalesce(hall.sweep_claim(), hall.sweep_idle_claim(), hall.sweep_round(), hall.sweep_request(),
+        hall.sweep_facility(), hall.sweep_stuck());
 end $$;
 
 create function hall.recompute_provisional() returns integer language plpgsql as $$

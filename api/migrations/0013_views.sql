@@ -15,7 +15,8 @@ create function hall.reach(p_actor jsonb, fr hall.financing_request) returns tex
         when p_actor ->> 'institution' is null then null
         when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.holds(p_actor, c)) then 'holder'
         when not fr.is_suspended and exists (
-            select 1 from hall.round r join hall.outlet o on o.no = any (r.audience)
+            select 1 from hall.round r join hall.outlet o on o.no = any (r.audience) and not o.is_closed
+                join hall.institution i on i.id = o.institution_id and not i.is_suspended
             where r.fr_id = fr.id and r.n = fr.round_no and r.published_at is not null
                 and o.institution_id = p_actor ->> 'institution'
                 and o.id = coalesce(p_actor ->> 'outlet', o.id)) then 'card'

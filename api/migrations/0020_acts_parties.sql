@@ -1,5 +1,6 @@
--- The acts of those who take part: institutions, outlets and officers are added by an administrator, products proposed and
--- approved by two of an institution, enterprises registered by whoever speaks for them. And what the door keeps to itself.
+-- The acts of those who take part: institutions, outlets and officers are added by an administrator; institutions are
+-- suspended by two, outlets closed and officers ended by the institution too; products are proposed and approved by two of
+-- an institution, enterprises registered by whoever speaks for them. And what the door keeps to itself.
 
 create table hall.secret (
     name text primary key,
@@ -43,6 +44,16 @@ begin
         'is_suspended', made.is_suspended));
 end $$;
 
+create function hall.outlet_json(o hall.outlet) returns jsonb language sql immutable as $$
+    select jsonb_build_object('id', o.id, 'no', o.no, 'institution_id', o.institution_id, 'name', o.name,
+        'district', o.district, 'hold_cap', o.hold_cap, 'is_closed', o.is_closed)
+$$;
+
+create function hall.officer_json(o hall.officer) returns jsonb language sql immutable as $$
+    select jsonb_build_object('id', o.id, 'outlet_id', o.outlet_id, 'name', o.name, 'hold_cap', o.hold_cap,
+        'is_gone', o.is_gone)
+$$;
+
 create function hall.act_add_outlet(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 declare made hall.outlet;
 begin
@@ -54,23 +65,91 @@ begin
             coalesce((p_args ->> 'hold_cap')::integer, hall.setting('hold_cap_outlet')))
         on conflict (institution_id, name) do nothing returning * into made;
     if not found then perform hall.refuse('already-exists', '{"member": "name"}'); end if;
-    return jsonb_build_object('status', 201, 'body', jsonb_build_object('id', made.id, 'no', made.no,
-        'institution_id', made.institution_id, 'name', made.name, 'district', made.district, 'hold_cap', made.hold_cap,
-        'is_closed', made.is_closed));
+    return jsonb_build_object('status', 201, 'body', hall.outlet_json(made));
 end $$;
 
 create function hall.act_add_officer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 declare made hall.officer;
 begin
     perform hall.begin_act(p_actor);
-    perform 1 from hall.outlet where id = p_args ->> 'outlet_id' and institution_id = p_args ->> 'institution_id';
-    if not found then perform hall.refuse('not-found'); end if;
+    if (hall.locked_outlet(p_actor, p_args)).is_closed then
+        perform hall.refuse('illegal-transition', '{"closed": true}');
+    end if;
     insert into hall.officer (id, outlet_id, name, hold_cap)
         values (hall.new_id('oc'), p_args ->> 'outlet_id', p_args ->> 'name',
             coalesce((p_args ->> 'hold_cap')::integer, hall.setting('hold_cap_officer')))
         returning * into made;
-    return jsonb_build_object('status', 201, 'body', jsonb_build_object('id', made.id, 'outlet_id', made.outlet_id,
-        'name', made.name, 'hold_cap', made.hold_cap, 'is_gone', made.is_gone));
+    return jsonb_build_object('status', 201, 'body', hall.officer_json(made));
+end $$;
+
+-- --------------------------------------------------------------------------------------- suspended, closed and gone
+
+create function hall.order_institution(o hall.approval) returns jsonb language plpgsql as $$
+-- Suspends an institution or lifts it, under the lock of its counter: no claim begins behind it. New business stands still
+-- at once; its claims before an offer are ended by the sweeper, and what it owes or is owed goes on.
+declare
+    stood boolean;
+    wanted boolean := o.kind = 'suspend';
+begin
+    perform 1 from hall.quota where owner = o.institution_id for no key update;
+    select is_suspended into strict stood from hall.institution where id = o.institution_id for no key update;
+    if stood = wanted then perform hall.refuse('illegal-transition', jsonb_build_object('suspended', stood)); end if;
+    update hall.institution set is_suspended = wanted, suspended_at = case when wanted then hall.hall_now() end
+        where id = o.institution_id;
+    perform hall.emit('institution/' || o.institution_id,
+        case when wanted then 'fin.institution.suspended.v1' else 'fin.institution.resumed.v1' end,
+        jsonb_build_object('institution_id', o.institution_id, 'order_no', o.order_no), p_institution => o.institution_id);
+    return jsonb_build_object('status', 200, 'body', jsonb_build_object('approval_id', o.id, 'kind', o.kind,
+        'institution_id', o.institution_id, 'is_suspended', wanted));
+end $$;
+
+create function hall.locked_outlet(p_actor jsonb, p_args jsonb) returns hall.outlet language plpgsql as $$
+-- The outlet under the lock of its institution's counter, for an administrator and for the institution's own.
+declare place hall.outlet;
+begin
+    perform 1 from hall.quota where owner = p_args ->> 'institution_id' for no key update;
+    select o.* into place from hall.outlet o join hall.institution i on i.id = o.institution_id
+        where o.id = p_args ->> 'outlet_id' and i.id = p_args ->> 'institution_id' and i.tenant = p_actor ->> 'tenant'
+            and i.id = coalesce(p_actor ->> 'institution', i.id)
+        for no key update of o;
+    if not found then perform hall.refuse('not-found'); end if;
+    return place;
+end $$;
+
+create function hall.act_close_outlet(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- For good. Its claims before an offer are given back by the sweeper; its offers, facilities and reports go on.
+declare place hall.outlet;
+begin
+    perform hall.begin_act(p_actor);
+    place := hall.locked_outlet(p_actor, p_args);
+    if place.is_closed then perform hall.refuse('illegal-transition', '{"closed": true}'); end if;
+    update hall.outlet set is_closed = true, closed_at = hall.hall_now(), closed_by = p_actor ->> 'client',
+            closing_note = p_args ->> 'note'
+        where id = place.id returning * into place;
+    perform hall.emit('outlet/' || place.id, 'fin.outlet.closed.v1',
+        jsonb_build_object('institution_id', place.institution_id, 'outlet_id', place.id),
+        p_institution => place.institution_id);
+    return jsonb_build_object('status', 200, 'body', hall.outlet_json(place));
+end $$;
+
+create function hall.act_end_officer(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- For good: no claim names him any more. Claims that do are the outlet's and stay with it.
+declare
+    place hall.outlet;
+    who hall.officer;
+begin
+    perform hall.begin_act(p_actor);
+    place := hall.locked_outlet(p_actor, p_args);
+    select * into who from hall.officer where id = p_args ->> 'officer_id' and outlet_id = place.id for no key update;
+    if not found then perform hall.refuse('not-found'); end if;
+    if who.is_gone then perform hall.refuse('illegal-transition', '{"gone": true}'); end if;
+    update hall.officer set is_gone = true, gone_at = hall.hall_now(), gone_by = p_actor ->> 'client',
+            going_note = p_args ->> 'note'
+        where id = who.id returning * into who;
+    perform hall.emit('officer/' || who.id, 'fin.officer.gone.v1',
+        jsonb_build_object('institution_id', place.institution_id, 'outlet_id', place.id, 'officer_id', who.id),
+        p_institution => place.institution_id);
+    return jsonb_build_object('status', 200, 'body', hall.officer_json(who));
 end $$;
 
 -- ----------------------------------------------------------------------------------------------------------- products

@@ -840,8 +840,9 @@ end $$;
 
 create function hall.compared(p_institution text, p_line jsonb) returns jsonb language sql stable as $$
     -- One line of the institution's list against our record of the same reference.
-    select jsonb_build_object('bank_ref', p_line ->> 'bank_ref', 'theirs_fen', (p_line ->> 'amount_fen')::bigint,
-        'ours_fen', ours.amount_fen, 'result', case
+    select jsonb_build_object('bank_ref', p_line ->> 'bank_ref', 'contract_no', p_line ->> 'contract_no',
+        'kind', p_line ->> 'kind', 'theirs_fen', (p_line ->> 'amount_fen')::bigint, 'ours_contract_no', ours.contract_no,
+        'ours_kind', ours.kind, 'ours_fen', ours.amount_fen, 'result', case
             when ours.bank_ref is null then 'missing-here'
             when ours.kind <> p_line ->> 'kind' or ours.contract_no <> p_line ->> 'contract_no' then 'record-differs'
             when ours.amount_fen <> (p_line ->> 'amount_fen')::bigint then 'amount-differs'
@@ -850,6 +851,15 @@ create function hall.compared(p_institution text, p_line jsonb) returns jsonb la
         select m.bank_ref, m.kind, m.amount_fen, f.contract_no
         from hall.money_moved m join hall.facility f on f.id = m.facility_id
         where m.institution_id = p_institution and m.bank_ref = p_line ->> 'bank_ref') as ours on true
+$$;
+
+create function hall.told_difference(p_line jsonb) returns text language sql immutable as $$
+    -- Both sides of a difference, for the person who looks at its case.
+    select concat_ws('; ', p_line ->> 'result',
+        'theirs: ' || (p_line ->> 'kind') || ' of ' || (p_line ->> 'theirs_fen') || ' fen, contract '
+            || (p_line ->> 'contract_no'),
+        'ours: ' || (p_line ->> 'ours_kind') || ' of ' || (p_line ->> 'ours_fen') || ' fen, contract '
+            || (p_line ->> 'ours_contract_no'))
 $$;
 
 create function hall.act_reconcile(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
@@ -870,9 +880,10 @@ begin
     select coalesce(jsonb_agg(hall.compared(bank, l) order by l ->> 'bank_ref'), '[]') into results
         from jsonb_array_elements(p_args -> 'lines') as l;
     results := results || (
-        select coalesce(jsonb_agg(jsonb_build_object('bank_ref', m.bank_ref, 'theirs_fen', null, 'ours_fen', m.amount_fen,
+        select coalesce(jsonb_agg(jsonb_build_object('bank_ref', m.bank_ref, 'contract_no', f.contract_no, 'kind', m.kind,
+            'theirs_fen', null, 'ours_contract_no', f.contract_no, 'ours_kind', m.kind, 'ours_fen', m.amount_fen,
             'result', case m.amount_fen when 0 then 'equal' else 'missing-there' end) order by m.bank_ref), '[]')
-        from hall.money_moved m where m.institution_id = bank and m.day <@ days
+        from hall.money_moved m join hall.facility f on f.id = m.facility_id where m.institution_id = bank and m.day <@ days
             and not exists (select 1 from jsonb_array_elements(p_args -> 'lines') as l where l ->> 'bank_ref' = m.bank_ref));
     insert into hall.reconciliation (id, institution_id, day_from, day_to, differences, at, reported_by, cause)
         select made, bank, lower(days), upper(days) - 1, count(*) filter (where l ->> 'result' <> 'equal'), at,
@@ -883,15 +894,17 @@ begin
         if line ->> 'result' = 'equal' then
             perform hall.close_case('reconciliation', subject, p_actor ->> 'client', 'agrees in ' || made, at);
         else
-            opened := hall.open_case('reconciliation', subject, line ->> 'result', at, 'yellow');
+            opened := hall.open_case('reconciliation', subject, hall.told_difference(line), at, 'yellow');
         end if;
-        insert into hall.reconciliation_line (reconciliation_id, bank_ref, theirs_fen, ours_fen, result, case_id)
-            values (made, line ->> 'bank_ref', (line ->> 'theirs_fen')::bigint, (line ->> 'ours_fen')::bigint,
-                line ->> 'result', opened);
+        insert into hall.reconciliation_line (reconciliation_id, bank_ref, contract_no, kind, theirs_fen, ours_contract_no,
+                ours_kind, ours_fen, result, case_id)
+            values (made, line ->> 'bank_ref', line ->> 'contract_no', line ->> 'kind', (line ->> 'theirs_fen')::bigint,
+                line ->> 'ours_contract_no', line ->> 'ours_kind', (line ->> 'ours_fen')::bigint, line ->> 'result', opened);
     end loop;
     return jsonb_build_object('status', 201, 'body', jsonb_build_object('reconciliation_id', made,
         'differences', (select differences from hall.reconciliation where id = made), 'lines', (
-            select coalesce(jsonb_agg(jsonb_build_object('bank_ref', bank_ref, 'theirs_fen', theirs_fen,
+            select coalesce(jsonb_agg(jsonb_build_object('bank_ref', bank_ref, 'contract_no', contract_no, 'kind', kind,
+                'theirs_fen', theirs_fen, 'ours_contract_no', ours_contract_no, 'ours_kind', ours_kind,
                 'ours_fen', ours_fen, 'result', result, 'case_id', case_id) order by bank_ref), '[]')
             from hall.reconciliation_line where reconciliation_id = made)));
 end $$;

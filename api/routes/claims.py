@@ -52,7 +52,10 @@ class Fee(Closed):
 
 
 class NewOffer(Closed):
-    """The offer: all that the enterprise compares, every fee included. It cannot be changed once made."""
+    """The offer: all that the enterprise compares, every fee included, within the product claimed with.
+
+    It cannot be changed once made.
+    """
 
     amount_fen: Amount
     rate_basis: Literal["LPR1Y", "LPR5Y", "fixed"]
@@ -63,6 +66,10 @@ class NewOffer(Closed):
     repayment: Literal["interest-monthly-principal-at-end", "equal-instalments", "equal-principal", "bullet"]
     revolving: Annotated[bool, Field(strict=True, description="随借随还")]
     fees: Annotated[list[Fee], Field(max_length=20)]
+    prepayment_fee_bp: Annotated[
+        int | None,
+        Field(strict=True, ge=0, le=10_000, description="of what is repaid early; where it is left out, the product's"),
+    ] = None
     cleared: Annotated[
         list[Condition], Field(max_length=20, description="conditions of the dossier that the bank has cleared")
     ]
@@ -130,7 +137,7 @@ async def grab(fr_id: FrId, body: Grab, request: Request, caller: Bank) -> Respo
     return await act(request, caller, "grab", args)
 
 
-@router.post("/claims/{claim_id}/contact", response_model=Claimed, responses=problems(*FENCED))
+@router.post("/claims/{claim_id}/contact", response_model=Claimed, responses=problems(*FENCED, "institution-suspended"))
 async def contact_enterprise(
     claim_id: ClaimId, body: Contact, request: Request, caller: Bank, fence: Fence
 ) -> Response:
@@ -192,7 +199,7 @@ async def read_dossier(claim_id: ClaimId, request: Request, caller: Bank) -> Res
     "/claims/{claim_id}/offers",
     status_code=201,
     response_model=access.OfferView,
-    responses=problems(*FENCED, "validation", "conditions-open"),
+    responses=problems(*FENCED, "validation", "conditions-open", "institution-suspended"),
 )
 async def make_offer(claim_id: ClaimId, body: NewOffer, request: Request, caller: Offerer, fence: Fence) -> Response:
     """Make the offer (K3): immutable, with its annual cost and hash."""

@@ -1,6 +1,5 @@
 """Facilities: their signing, money drawn and repaid, corrections, status, and the daily reconciliation of a bank."""
 
-from datetime import date
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -10,7 +9,7 @@ from api import facilities
 from api.calls import Caller, act, allowed, answer, found
 from api.problems import Problem, problems
 from api.routes.claims import ClaimId, Fence, Reason, Sha256
-from api.shapes import Closed
+from api.shapes import Closed, Day, Note
 
 router = APIRouter(prefix="/v1", tags=["facilities"])
 
@@ -25,7 +24,6 @@ BankRef = Annotated[
 ContractNo = Annotated[
     str, Field(pattern=r"^\w[\w()（）〔〕./#-]{0,63}$", description="unique in the institution for ever")
 ]
-Note = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class Signing(Closed):
@@ -34,8 +32,8 @@ class Signing(Closed):
     claim_id: ClaimId
     contract_no: ContractNo
     document_sha256: Sha256
-    signed_on: date
-    line_ends_on: date
+    signed_on: Day
+    line_ends_on: Day
     renewed_from: FacilityId | None = None
 
 
@@ -49,7 +47,7 @@ class _Paid(Closed):
     """Money that was paid out. The first of a facility says whether it is the enterprise's first loan 首贷."""
 
     bank_ref: BankRef
-    drawn_on: date
+    drawn_on: Day
     first_loan: Annotated[bool, Field(strict=True)] | None = None
     evidence_sha256: Sha256 | None = None
 
@@ -75,7 +73,7 @@ class ReportedRepayment(Closed):
 
     amount_fen: Moved
     bank_ref: BankRef
-    repaid_on: date
+    repaid_on: Day
 
 
 class NewCorrection(Closed):
@@ -94,7 +92,7 @@ class StatusReport(Closed):
     the bank's reference of it; `renewed_from` names the facility that this one renews.
     """
 
-    as_of: date
+    as_of: Day
     state: Literal["active", "frozen", "reduced", "overdue", "renewed", "settled", "written_off", "compensated"]
     days_past_due: Annotated[int, Field(strict=True, ge=0, le=36_500)]
     five_class: Literal["normal", "special-mention", "substandard", "doubtful", "loss"]
@@ -118,8 +116,8 @@ class ListedMovement(Closed):
 class BankList(Closed):
     """Everything that moved at the institution from one day to another, both counted."""
 
-    from_: Annotated[date, Field(alias="from")]
-    to: date
+    from_: Annotated[Day, Field(alias="from")]
+    to: Day
     lines: Annotated[list[ListedMovement], Field(max_length=5000)]
 
     @model_validator(mode="after")

@@ -9,12 +9,14 @@ from api import parties
 from api.calls import Caller, act, allowed, found
 from api.paging import Page, begun_after, page_of
 from api.problems import problems
-from api.shapes import Closed, Count, District, Id, Name
+from api.routes.requests import OrderNo, Proposed
+from api.shapes import Closed, Count, District, Id, Name, Note
 
 router = APIRouter(prefix="/v1", tags=["institutions"])
 
 Admin = Annotated[Caller, Depends(allowed("admin:write"))]
 Insider = Annotated[Caller, Depends(allowed("admin:write", "inst:read"))]
+Keeper = Annotated[Caller, Depends(allowed("admin:write", "inst:write"))]
 Paged = Annotated[Page, Query()]
 
 
@@ -40,6 +42,20 @@ class NewOfficer(Closed):
 
     name: Name
     hold_cap: Count | None = None
+
+
+class InstitutionOrder(Closed):
+    """A suspension or its end by order: proposed by one administrator, approved by another."""
+
+    kind: Literal["suspend", "resume"]
+    order_no: OrderNo
+    note: Note
+
+
+class Ending(Closed):
+    """Why an outlet closes or an officer goes."""
+
+    note: Note
 
 
 class Institution(BaseModel):
@@ -119,6 +135,24 @@ async def list_institutions(request: Request, caller: Insider, page: Paged) -> R
 
 
 @router.post(
+    "/institutions/{institution_id}/orders",
+    status_code=201,
+    summary="Propose to suspend an institution, or to resume it",
+    response_model=Proposed,
+    responses=problems("not-found"),
+)
+async def propose_institution_order(
+    institution_id: Id, body: InstitutionOrder, request: Request, caller: Admin
+) -> Response:
+    """Propose; nothing changes before a second administrator approves by `POST /v1/orders/{approval_id}/approve`.
+
+    A suspended institution sees no cards and neither claims, contacts nor offers (403). Its claims before an offer go
+    back to the hall; its offers, signings, facilities and reports go on.
+    """
+    return await act(request, caller, "propose_order", body.model_dump() | {"institution_id": institution_id})
+
+
+@router.post(
     "/institutions/{institution_id}/outlets",
     status_code=201,
     summary="Add an outlet",
@@ -146,16 +180,42 @@ async def list_outlets(institution_id: Id, request: Request, caller: Insider, pa
 
 
 @router.post(
+    "/institutions/{institution_id}/outlets/{outlet_id}/close",
+    summary="Close an outlet",
+    response_model=Outlet,
+    responses=problems("not-found", "illegal-transition"),
+)
+async def close_outlet(institution_id: Id, outlet_id: Id, body: Ending, request: Request, caller: Keeper) -> Response:
+    """Close an outlet for good: it sees no cards, its claims before an offer are released, all else of it goes on."""
+    args = body.model_dump() | {"institution_id": institution_id, "outlet_id": outlet_id}
+    return await act(request, caller, "close_outlet", args)
+
+
+@router.post(
     "/institutions/{institution_id}/outlets/{outlet_id}/officers",
     status_code=201,
     summary="Add an officer",
     response_model=Officer,
-    responses=problems("not-found"),
+    responses=problems("not-found", "illegal-transition"),
 )
 async def add_officer(institution_id: Id, outlet_id: Id, body: NewOfficer, request: Request, caller: Admin) -> Response:
     """Add an officer to an outlet."""
     args = body.model_dump() | {"institution_id": institution_id, "outlet_id": outlet_id}
     return await act(request, caller, "add_officer", args)
+
+
+@router.post(
+    "/institutions/{institution_id}/outlets/{outlet_id}/officers/{officer_id}/end",
+    summary="End an officer",
+    response_model=Officer,
+    responses=problems("not-found", "illegal-transition"),
+)
+async def end_officer(
+    institution_id: Id, outlet_id: Id, officer_id: Id, body: Ending, request: Request, caller: Keeper
+) -> Response:
+    """End an officer for good: no claim names him any more; those that do stay with the outlet."""
+    args = body.model_dump() | {"institution_id": institution_id, "outlet_id": outlet_id, "officer_id": officer_id}
+    return await act(request, caller, "end_officer", args)
 
 
 @router.get(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import quotes
 from api.calls import Caller, act, allowed, already, answer, found
 from api.consents import Purpose
+from api.limits import LOOKS
 from api.problems import Problem, problems
 from api.routes.facts import Uscc
 
@@ -137,6 +138,7 @@ async def get_quote(quote_id: str, request: Request, caller: Asker) -> Response:
 )
 async def get_limit(uscc: Uscc, purpose: Annotated[Purpose, Query()], request: Request, caller: Bank) -> Response:
     """The latest limit of an enterprise that consented; the look is logged, also one that is refused."""
+    request.app.state.service.limits.count(request, LOOKS, caller.paced_as)
     (line,) = await quotes.limits_for_bank(request.app.state.service.pool, caller, [uscc], purpose)
     if "withheld" in line:
         raise Problem(line["withheld"])
@@ -145,6 +147,10 @@ async def get_limit(uscc: Uscc, purpose: Annotated[Purpose, Query()], request: R
 
 @router.post("/limits/query", response_model=Limits)
 async def query_limits(body: LimitsAsked, request: Request, caller: Bank) -> Response:
-    """The latest limits of up to 1,000 enterprises, each under its own consent; each look is logged."""
+    """The latest limits of up to 1,000 enterprises, each under its own consent; each look is logged.
+
+    Paced by the enterprises asked for, 200 a second and 2,000 at once, whatever the calls.
+    """
+    request.app.state.service.limits.count(request, LOOKS, caller.paced_as, len(body.usccs))
     lines = await quotes.limits_for_bank(request.app.state.service.pool, caller, body.usccs, body.purpose)
     return answer({"lines": lines})

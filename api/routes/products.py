@@ -1,6 +1,5 @@
 """Products: the public catalogue, and how an institution proposes, approves and withdraws versions."""
 
-from datetime import date
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -11,7 +10,7 @@ from api.calls import Caller, act, allowed, answer, found
 from api.limits import CALLS
 from api.paging import Page, begun_after, page_of
 from api.problems import problems
-from api.shapes import BasisPoints, Closed, Count, District, Fen, Id, Name
+from api.shapes import BasisPoints, Closed, Count, Day, District, Fen, Id, Name, Note
 
 router = APIRouter(prefix="/v1", tags=["products"])
 
@@ -20,7 +19,6 @@ Category = Literal[
 ]
 Months = Annotated[int, Field(strict=True, ge=1, le=360)]
 Hours = Annotated[int, Field(strict=True, ge=0, le=10_000, description="working hours")]
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
 VersionNumber = Annotated[int, Path(ge=1, le=999_999)]
 
 
@@ -38,11 +36,14 @@ class Eligibility(Closed):
     owner_age_years_least: Annotated[int, Field(strict=True, ge=18, le=99)] | None = None
     owner_age_years_most: Annotated[int, Field(strict=True, ge=18, le=99)] | None = None
     owner_share_bp_least: BasisPoints | None = None
-    note: Text | None = None
+    note: Note | None = None
 
 
 class Rate(Closed):
-    """What the loan costs a year: from and up to, in basis points; with LPR the spread is in them."""
+    """The yearly rate, from and up to, in basis points; with LPR the spread is in it. An offer's rate lies within.
+
+    `by_grade_bp` tells it by the institution's own grades. The hall does not know them: they bind no offer.
+    """
 
     basis: Literal["LPR1Y", "LPR5Y", "fixed"]
     from_bp: BasisPoints
@@ -53,13 +54,15 @@ class Rate(Closed):
     def _ordered(self) -> Self:
         if self.to_bp < self.from_bp:
             raise ValueError("to_bp is below from_bp")
+        if not all(self.from_bp <= rate <= self.to_bp for rate in self.by_grade_bp.values()):
+            raise ValueError("by_grade_bp is not within from_bp and to_bp")
         return self
 
 
 class Terms(Closed):
     """What the product pages of the platforms tell of a product, the union of them."""
 
-    target_customers: Text
+    target_customers: Note
     eligibility: Eligibility = Eligibility()
     rate: Rate
     line_months: Months
@@ -70,15 +73,15 @@ class Terms(Closed):
     ]
     is_revolving: Annotated[bool, Field(strict=True, description="随借随还")]
     prepayment_fee_bp: BasisPoints | None = None
-    security: Text | None = None
+    security: Note | None = None
     channel: Literal["online", "branch", "both"]
     approval_hours: Hours | None = None
     payout_hours: Hours | None = None
     documents: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
-    risk_share_scheme: Text | None = None
-    subsidy: Text | None = None
-    valid_from: date | None = None
-    valid_to: date | None = None
+    risk_share_scheme: Note | None = None
+    subsidy: Note | None = None
+    valid_from: Day | None = None
+    valid_to: Day | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 from api import access, quotes
 from api.calls import Caller, act, allowed, already, answer, found
 from api.problems import problems
-from api.shapes import Amount, Closed, Code
+from api.shapes import Amount, Closed, Code, Note
 
 router = APIRouter(prefix="/v1", tags=["financing requests"])
 
 Version = Annotated[
     int, Field(strict=True, ge=1, le=2**31 - 1, description="as last seen; another answers stale-version")
 ]
-Note = Annotated[str, Field(min_length=1, max_length=2000)]
+OrderNo = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FrId = Annotated[str, Field(pattern=r"^fr_[0-9a-f]{32}$")]
 
 
@@ -69,7 +69,7 @@ class Order(Closed):
     """A cancellation or suspension by order: proposed by one administrator, approved by another."""
 
     kind: Literal["cancel", "suspend", "resume"]
-    order_no: Annotated[str, Field(min_length=1, max_length=128)]
+    order_no: OrderNo
     note: Note
 
 
@@ -103,6 +103,18 @@ class Proposed(BaseModel):
     """The proposal that a second administrator approves by its id."""
 
     approval_id: str
+
+
+class Ordered(BaseModel):
+    """What an approved order did to its request or its institution."""
+
+    approval_id: str
+    kind: Literal["cancel", "suspend", "resume"]
+    fr_id: str | None = None
+    state: str | None = None
+    version: int | None = None
+    institution_id: str | None = None
+    is_suspended: bool | None = None
 
 
 Intake = Annotated[Caller, Depends(allowed("fr:write", "fr:intake"))]
@@ -209,7 +221,7 @@ async def propose_order(
 
 @router.post(
     "/orders/{approval_id}/approve",
-    response_model=Moved,
+    response_model=Ordered,
     responses=problems("not-found", "illegal-transition", "four-eyes-required"),
 )
 async def approve_order(
@@ -217,7 +229,7 @@ async def approve_order(
     request: Request,
     caller: Annotated[Caller, Depends(allowed("admin:write"))],
 ) -> Response:
-    """The second pair of eyes carries an order out."""
+    """The second pair of eyes carries out an order of a request or of an institution."""
     return await act(request, caller, "approve_order", {"approval_id": approval_id})
 
 

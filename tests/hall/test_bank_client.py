@@ -12,9 +12,13 @@ from api.clients import NewClient, add_client, new_key, public_jwk
 from tests.hall import made
 from tests.hall.callers import Hall, serving
 from tests.hall.made import Bank
+from tests.hall.residents import TERMS
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "bank_client.py"
 SECONDS = 40
+OWN_TERMS = TERMS | {"rate": {"basis": "fixed", "from_bp": 400, "to_bp": 450}, "repayments": ["equal-principal"],
+                     "draw_months": 6, "is_revolving": False, "prepayment_fee_bp": 100}  # fmt: skip
+"""Of the product that the client claims with: nothing that a program would offer by itself."""
 
 
 async def started(config: Path, *words: str) -> Process:
@@ -36,6 +40,7 @@ async def said(process: Process, word: str) -> str:
 
 async def configured(hall: Hall, bank: Bank, folder: Path) -> Path:
     key, config = folder / "bank.pem", folder / "bank.json"
+    await hall.owner.execute("UPDATE hall.product SET terms = $1::text::jsonb", made.json_of(OWN_TERMS))
     jwk = public_jwk(new_key(key))
     client = await add_client(hall.owner, NewClient("an engineer's", "bank", bank.institution), jwk)
     told = {"url": hall.service.issuer, "client": client, "kid": jwk["kid"], "key": str(key), "outlet": bank.outlet,
@@ -73,11 +78,14 @@ async def test_a_client_killed_after_its_grab_goes_on_with_the_same_key_to_the_s
         await said(second, "offered")
         offer = await hall.owner.fetchrow(
             """
-            SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc
+            SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc,
+                (o.rate_basis, o.basis_bp + o.spread_bp, o.line_months, o.draw_months, o.repayment, o.is_revolving,
+                    o.prepayment_fee_bp) AS terms
             FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id
             """
         )
         assert offer is not None
+        assert offer["terms"] == ("fixed", 400, 12, 6, "equal-principal", False, 100)
         enterprise = made.enterprise_actor(offer["uscc"])
         await made.act(hall.owner, enterprise, "accept_offer", offer_id=offer["id"], version=offer["version"],
                        sha256=offer["sha256"])  # fmt: skip

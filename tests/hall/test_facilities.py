@@ -280,6 +280,48 @@ async def test_l7_every_difference_is_classified_and_is_a_case_until_a_later_lis
     assert [row["subject"] for row in still] == [f"bank-ref/{line.bank.institution}/B-9"]
 
 
+async def test_l7_a_line_shows_both_sides_and_so_does_its_case(line: Signed) -> None:
+    owner = line.hall.owner
+    contract, ours = await owner.fetchrow(
+        "SELECT f.contract_no, d.bank_ref FROM hall.facility f JOIN hall.drawdown d ON d.facility_id = f.id"
+    )  # pyright: ignore[reportGeneralTypeIssues]
+    back = {"amount_fen": 700, "bank_ref": reference(), "repaid_on": str(line.today)}
+    await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+    listed = [
+        {"bank_ref": ours, "kind": "repayment", "contract_no": "C-OTHER", "amount_fen": 20_000},
+        {"bank_ref": "B-9", "kind": "drawdown", "contract_no": "C-NEW", "amount_fen": 1},
+    ]
+    days = {"from": str(line.today), "to": str(line.today)}
+    found = (await line.teller.post("/v1/reconciliations", days | {"lines": listed})).json()
+    lines = {one["bank_ref"]: one for one in found["lines"]}
+    cases = {ref: one.pop("case_id") for ref, one in lines.items()}
+    mine = {"ours_contract_no": contract, "ours_kind": "drawdown", "ours_fen": 20_000}
+    alone = {"ours_contract_no": contract, "ours_kind": "repayment", "ours_fen": 700}
+    none = dict.fromkeys(mine)
+    theirs = [{name: value for name, value in one.items() if name != "amount_fen"} for one in listed]
+    assert lines == {
+        ours: theirs[0] | mine | {"theirs_fen": 20_000, "result": "record-differs"},
+        "B-9": theirs[1] | none | {"theirs_fen": 1, "result": "missing-here"},
+        back["bank_ref"]: alone
+        | {"bank_ref": back["bank_ref"], "contract_no": contract, "kind": "repayment"}
+        | {"theirs_fen": None, "result": "missing-there"},
+    }
+    kept = await owner.fetch(
+        "SELECT bank_ref, contract_no, kind, ours_contract_no, ours_kind FROM hall.reconciliation_line"
+    )
+    assert {row["bank_ref"]: dict(row) for row in kept} == {
+        ref: {name: one[name] for name in ("bank_ref", "contract_no", "kind", "ours_contract_no", "ours_kind")}
+        for ref, one in lines.items()
+    }
+    notes = dict(await owner.fetch("SELECT id, note FROM hall.hall_case"))
+    assert notes[cases[ours]] == (
+        "record-differs; theirs: repayment of 20000 fen, contract C-OTHER; "
+        f"ours: drawdown of 20000 fen, contract {contract}"
+    )
+    assert notes[cases["B-9"]] == "missing-here; theirs: drawdown of 1 fen, contract C-NEW"
+    assert notes[cases[back["bank_ref"]]] == f"missing-there; ours: repayment of 700 fen, contract {contract}"
+
+
 async def test_l5_a_correction_points_to_the_entry_that_was_wrong(line: Signed) -> None:
     ours = await line.hall.owner.fetchval("SELECT bank_ref FROM hall.drawdown")
     body = {"corrects": ours, "bank_ref": reference(), "amount_fen": 2_000, "note": "多报一个零"}

@@ -7,8 +7,9 @@ import pytest
 from starlette.requests import Request
 
 from api.app import routers
-from api.limits import CALLS, CLAIMS, MOST_CALLERS, PACES, Limits, Pace
+from api.limits import CALLS, CLAIMS, LOOKS, MOST_CALLERS, PACES, Limits, Pace
 from api.problems import Problem
+from data_contracts.uscc import made_up_code
 from tests.hall.callers import serving
 
 
@@ -70,6 +71,59 @@ def test_g3_a_refusal_says_how_long_to_wait_and_that_is_enough() -> None:
     assert (caught.value.code, caught.value.members) == ("rate-limited", {"retry_after_seconds": 4})
     clock.now += 4
     limits.count(request(), slow, "a")
+
+
+def test_g3_what_is_worth_more_than_the_share_passes_once_and_is_paid_for() -> None:
+    """With three processes a share is 667: a full query passes when all is regained, and the pace holds over time."""
+    clock = Clock()
+    limits = Limits(3, clock=clock)
+    assert (LOOKS.per_second, LOOKS.burst) == (200, 2000)
+    limits.count(request(), LOOKS, "a", 1000)
+    for many in (1, 1000):
+        with pytest.raises(Problem):
+            limits.count(request(), LOOKS, "a", many)
+    clock.now += 15  # 1,000 at a third of 200 a second
+    asked = 0
+    for _ in range(600):
+        clock.now += 0.5
+        with suppress(Problem):
+            limits.count(request(), LOOKS, "a", 1000)
+            asked += 1000
+    assert 300 * 200 / 3 - 1000 <= asked <= 300 * 200 / 3 + 1000
+    whole = Limits(clock=clock)
+    whole.count(request(), LOOKS, "a", 1000)
+    whole.count(request(), LOOKS, "a", 1000)
+    clock.now += 0.5
+    seen = request()
+    with pytest.raises(Problem) as refused:
+        whole.count(seen, LOOKS, "a", 500)
+    assert refused.value.members == {"retry_after_seconds": 2}  # 400 more of 200 a second
+    assert seen.scope["state"]["rate"]["RateLimit"] == '"looks";r=100;t=10', "what a smaller query may still ask"
+    clock.now += 2
+    whole.count(request(), LOOKS, "a", 500)
+
+
+async def test_looks_at_limits_are_paced_by_the_enterprises_asked_for(database: str, tmp_path: Path) -> None:
+    async with serving(database, tmp_path, rate_limits=True) as hall:
+        bank = await hall.institution("a bank")
+        first, second = [await hall.client("bank", institution=bank) for _ in range(2)]
+        hall.service.limits = Limits(clock=lambda: 0.0)
+        codes = [made_up_code(number) for number in range(1000)]
+        path, asked = "/v1/limits/query", {"usccs": codes, "purpose": "financing"}
+        answers = [await client.post(path, asked) for client in (first, second)]
+        assert [one.status_code for one in answers] == [200, 200], "2,000 at once"
+        assert answers[0].headers["ratelimit-policy"] == '"looks";q=2000;w=10'
+        assert [one.headers["ratelimit"] for one in answers] == ['"looks";r=1000;t=5', '"looks";r=0;t=10']
+        logged = await hall.owner.fetchval("SELECT count(*) FROM hall.access_log")
+        one_more = await first.get(f"/v1/enterprises/{codes[0]}/limit", purpose="financing")
+        many_more = await second.post(path, asked)
+        for refused, seconds in ((one_more, "1"), (many_more, "5")):
+            assert (refused.status_code, refused.json()["type"]) == (429, "/problems/rate-limited")
+            assert refused.headers["retry-after"] == seconds
+            assert refused.headers["ratelimit"].startswith('"looks";r=0')
+        assert await hall.owner.fetchval("SELECT count(*) FROM hall.access_log") == logged
+        other = await hall.client("bank", institution=await hall.institution("another"))
+        assert (await other.post(path, asked)).status_code == 200, "its own pace"
 
 
 def test_a_stream_of_new_callers_does_not_fill_the_memory() -> None:

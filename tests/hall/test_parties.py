@@ -136,6 +136,7 @@ UNFIT: list[tuple[dict[str, Any], str]] = [
     ({"terms": TERMS | {"draw_months": 99}}, "/terms"),
     ({"terms": TERMS | {"extra": 1}}, "/terms/extra"),
     ({"terms": TERMS | {"rate": {"basis": "LPR1Y", "from_bp": 500, "to_bp": 400}}}, "/terms/rate"),
+    ({"terms": TERMS | {"rate": TERMS["rate"] | {"by_grade_bp": {"A": 304}}}}, "/terms/rate"),
     ({"terms": TERMS | {"valid_to": "2026-10-01"}}, "/terms"),
     ({"name": "a\nb"}, "/name"),
 ]

@@ -215,8 +215,8 @@ async def test_fees_that_pass_the_loan_are_refused(here: Town) -> None:
     """Its yearly cost could be said by no number."""
     claim = await here.claim("contacted")
     offer = {
-        "amount_fen": 1_000_000, "rate_basis": "fixed", "basis_bp": 400, "spread_bp": 0, "line_months": 1,
-        "draw_months": 1, "repayment": "bullet", "revolving": False, "cleared": [], "conditions": [],
+        "amount_fen": 1_000_000, "rate_basis": "LPR1Y", "basis_bp": 400, "spread_bp": 0, "line_months": 1,
+        "draw_months": 1, "repayment": "bullet", "revolving": True, "cleared": [], "conditions": [],
         "fees": [{"name": "a", "amount_fen": 10**15}] * 20,
     }  # fmt: skip
     refused = await fenced(here["bank"], f"/v1/claims/{claim.id}/offers", offer, claim.fence)
