@@ -22,6 +22,7 @@ from api.logs import log_as_json
 from api.migrating import prepare
 from api.service import Service, running
 from api.settings import Settings
+from api.streaming import with_bare_send
 
 GRACE_SECONDS = 2
 """What calls that are under way get when the process is told to end; streams are told at once."""
@@ -53,7 +54,7 @@ async def served(settings: Settings, url: str, listening: socket.socket) -> Asyn
         app.state.service = service
         server = _Server(
             uvicorn.Config(
-                app,
+                with_bare_send(app),
                 http="httptools" if _has("httptools") else "h11",
                 ws="none",
                 lifespan="off",

@@ -12,7 +12,7 @@ import pytest
 
 from api import streaming
 from api.feed import Reader
-from api.hub import MOST_QUEUED, Hub, Row, Subscriber
+from api.hub import MOST_QUEUED, Batch, Hub, Row, Subscriber
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.feeding import Stream, announce, broadcast, emit, feed_of, listening, publish_all, until, value
@@ -366,11 +366,11 @@ async def test_v10_a_socket_without_progress_is_left() -> None:
 
 async def test_v10_more_than_256_queued_rows_end_the_stream_as_lagged() -> None:
     subscriber = Subscriber("institution in_1")
-    row = Row(1, b"", frozenset({subscriber.key}))
+    batch = Batch([Row(1, b"", frozenset({subscriber.key}))])
     for _ in range(MOST_QUEUED):
-        subscriber.offer(row)
+        subscriber.offer(batch)
     assert subscriber.ending is None
-    subscriber.offer(row)
+    subscriber.offer(batch)
     assert (subscriber.ending, subscriber.take()) == ("lagged", [])
 
 
