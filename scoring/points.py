@@ -6,6 +6,7 @@ at counts, so withholding a year never helps.
 """
 
 from datetime import date
+from functools import lru_cache
 
 import polars as pl
 
@@ -108,6 +109,7 @@ def _named(fact: str, unit: str) -> pl.Expr:
     return (pl.col("indicator_id") == fact) & (pl.col("unit") == unit)
 
 
+@lru_cache(maxsize=1024)
 def _earned(steps: Steps) -> pl.Expr:
     """Points of one row by the table; null for rows of other facts and for unreported ones."""
     value = pl.col("value")
@@ -119,6 +121,7 @@ def _earned(steps: Steps) -> pl.Expr:
     return pl.when(is_reported & value.is_not_null()).then(earned)
 
 
+@lru_cache(maxsize=1024)
 def _delivered(steps: Steps) -> pl.Expr:
     return _named(steps.fact, steps.unit) & pl.col("state").is_in(["reported", "not_applicable"])
 
