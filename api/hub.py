@@ -170,7 +170,6 @@ class Hub:
         self.epoch = 0
         self.head = 0
         self.oldest = 0
-        self._epoch_read = 0
         self._read_at = (datetime.now(UTC), 0.0)
         self.positions: dict[tuple[str, str, str], int] = {}
         self.live: set[Subscriber] = set()
@@ -259,56 +258,40 @@ class Hub:
     async def follow(self, connection: Connection) -> None:
         """Read the feed as it grows, over a connection of its own."""
         notified = asyncio.Event()
-        told = ""
-
-        def hear(*heard: object) -> None:
-            nonlocal told
-            told = str(heard[-1])
-            notified.set()
-
-        await connection.add_listener("hall_feed", hear)
+        await connection.add_listener("hall_feed", lambda *_: notified.set())
         while True:
             notified.clear()
-            await self._read(connection, told)
+            await self._read(connection)
             # Not wait_for: in Python 3.11 it drops a cancellation that meets the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await notified.wait()
 
-    async def _read(self, connection: Connection, told: str) -> None:
-        """Read what is new; `told`: the head as the last notification had it, if there was one."""
-        head = self._head_of(told)
-        if head is None:
-            head = await self._asked(connection)
-        while self.head < head:
+    async def _read(self, connection: Connection) -> None:
+        epoch = self.epoch
+        while True:
             async with asyncio.timeout(READ_SECONDS):
-                rows = await feed.rows_after(connection, TENANT, self.head, PAGE)
+                state, rows = await feed.news(connection, TENANT, self.head, PAGE)
                 if any(no not in self._institutions for row in rows for no in row["audience"] or ()):
                     self._institutions = await feed.institutions_of_outlets(connection)
-            self._take([Row(row["sequence"], frame_of(row), feed.keys_of(row, self._institutions)) for row in rows])
-            async with self._advanced:
-                self._advanced.notify_all()
-        self.epoch = self._epoch_read
-
-    def _head_of(self, told: str) -> int | None:
-        """The head that a notification told; None: the table is to be asked, as it is each second."""
-        epoch, _, head = told.partition(".")
-        is_fresh = time.monotonic() - self._read_at[1] < POLL_SECONDS
-        return int(head) if is_fresh and epoch == str(self.epoch) else None
-
-    async def _asked(self, connection: Connection) -> int:
-        async with asyncio.timeout(READ_SECONDS):
-            state = await feed.state_of(connection, TENANT)
-        if state.epoch != self.epoch or state.head < self.head:
-            # The first time, or all places given out before mean nothing any more. Nobody begins before all is read.
-            self.epoch = 0
-            self.end_all("reset")
-            self._ring.clear()
-            self.head = max(0, state.head - RING)
-        self._epoch_read = state.epoch
-        self.oldest = state.oldest
-        self._read_at = (state.now, time.monotonic())
-        return state.head
+            self.oldest = state.oldest
+            self._read_at = (state.now, time.monotonic())
+            if state.epoch != epoch or state.head < self.head:
+                # The first time, or all places given out before mean nothing any more. Nobody begins before all is
+                # read.
+                self.epoch = 0
+                self.end_all("reset")
+                self._ring.clear()
+                self.head = max(0, state.head - RING)
+                epoch = state.epoch
+                continue
+            if rows:
+                self._take([Row(row["sequence"], frame_of(row), feed.keys_of(row, self._institutions)) for row in rows])
+                async with self._advanced:
+                    self._advanced.notify_all()
+            if not rows or self.head >= state.head:
+                break
+        self.epoch = epoch
 
     def _take(self, rows: Sequence[Row]) -> None:
         offered: dict[str, list[Row]] = {}

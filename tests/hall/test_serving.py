@@ -44,6 +44,14 @@ def test_it_serves_and_ends_within_three_seconds_of_sigterm(database: str) -> No
         assert time.monotonic() - began < 3
 
 
+def test_it_serves_before_the_numerical_libraries_are_loaded() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, api.serving; print({'lightgbm', 'scipy'} & set(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == "set()\n"
+
+
 def test_several_processes_share_a_port_and_one_that_dies_is_started_again(database: str) -> None:
     with hall(database, "--processes", "2") as (process, address):
         children = serving(process.pid)
