@@ -421,6 +421,19 @@ async def test_v4_v10_a_socket_that_takes_nothing_for_a_while_holds_up_nobody_an
     await asyncio.gather(*work)
 
 
+async def test_v4_what_is_too_long_to_be_written_at_once_goes_before_what_comes_after_it() -> None:
+    hub, socket = empty_hub(), Socket()
+    task = opened(hub, socket)
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    hub._take([Row(1, b"data: %b\n\n" % (b"x" * streaming.MOST_BYTES), frozenset({READER.key}))])
+    await offered(hub, 2)
+    await asyncio.sleep(0.05)
+    assert [data.split(b"\n")[0] for data in socket.sent[1:]] == [b"id: 1.1.0", b"id: 1.2.1"]
+    socket.left.set()
+    await task
+
+
 async def test_v10_a_socket_that_stays_stuck_as_the_hub_writes_is_left() -> None:
     hub, socket = empty_hub(), Socket()
     task = opened(hub, socket, progress_seconds=0.1)
