@@ -1,32 +1,40 @@
-"""The champion at work in one process: loaded once, replaced when another is promoted, never run on the event loop."""
+"""The champion at work in one process: loaded once, replaced when another is promoted, never run on the event loop.
 
+What decides is imported as the champion is loaded: calls and streams are served before the numerical libraries are.
+"""
+
+import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import orjson
 import polars as pl
+import structlog
 
 from api.problems import Problem
 from data_contracts.errors import JifenError
 from data_contracts.sources import Sources
-from models import rulebooks
-from models.batch import Engine, decision_id
-from models.registry import champion, champion_version
-from models.replay import row_bytes, row_hashes, run_of
-from scoring.catalogue import CATALOGUE
-from scoring.input_hash import input_hashes
-from scoring.rulebook import parse_rulebook
+
+if TYPE_CHECKING:
+    from api.service import Service
+    from models.batch import Engine
 
 Answer = TypeVar("Answer")
 MOST_SECONDS = 10.0
 """A decision that takes longer is given up; its thread ends by itself."""
+
+LOOK_SECONDS = 2.0
+"""How often the registry is looked at, so that a quote need not wait for the model that was just promoted."""
+
+log = structlog.get_logger()
 
 Texts = tuple[str, str | None, str]
 
@@ -49,16 +57,21 @@ class Made:
 class Ready:
     """An engine and the texts of its rulebook."""
 
-    engine: Engine
+    engine: "Engine"
     texts: Texts
 
     def decision_id(self, sources: Sources, uscc: str, as_of: date) -> str:
         """The id that the decision on these facts has, found without deciding."""
+        from models.batch import decision_id
+        from scoring.input_hash import input_hashes
+
         found = input_hashes(sources, [uscc], as_of)["input_hash"][0]
         return decision_id(uscc, as_of, self.engine.model.version, self.engine.rulebook.version, found, None)
 
     def made(self, sources: Sources, uscc: str, as_of: date) -> Made | None:
         """Decide; None where the registry's facts of the enterprise are not known, so that nothing can be said."""
+        from models.replay import row_bytes, row_hashes, run_of
+
         decided = self.engine.decided(sources, as_of, only=[uscc])
         if decided.limits.height == 0:
             return None
@@ -112,6 +125,19 @@ class Engines:
         except (JifenError, pl.exceptions.PolarsError) as error:
             raise Problem("engine-unavailable", detail="the model in service cannot be used") from error
 
+    async def load(self, policies: Sequence[str]) -> None:
+        """Have the champion ready under each policy, in a worker thread that takes no place of a decision's.
+
+        Raises:
+            Problem, JifenError: see `ready`.
+        """
+
+        def all_ready() -> None:
+            for policy in policies:
+                self.ready(policy)
+
+        await anyio.to_thread.run_sync(all_ready, abandon_on_cancel=True)
+
     def ready(self, policy: str) -> Ready:
         """The champion of this moment under a policy; called in a worker thread.
 
@@ -134,6 +160,8 @@ class Engines:
         mark = (state.st_mtime_ns, state.st_size)
         if mark == self._seen:
             return
+        from models.registry import champion_version
+
         version = champion_version(self._home)
         if version is None:
             raise Problem("engine-unavailable", detail="no model was promoted yet: jifen models promote")
@@ -142,6 +170,12 @@ class Engines:
         self._version, self._seen = version, mark
 
     def _made_ready(self, policy: str) -> Ready:
+        from models import rulebooks
+        from models.batch import Engine
+        from models.registry import champion
+        from scoring.catalogue import CATALOGUE
+        from scoring.rulebook import parse_rulebook
+
         others = list(self._ready.values())
         model = others[0].engine.model if others else champion(self._home)
         if model is None:
@@ -152,3 +186,22 @@ class Engines:
         text, folder = rulebooks.policy_text(policy)
         texts = (text, rulebooks.ruleset_text(text, folder), rulebooks.size_text())
         return Ready(Engine(model, parse_rulebook(*texts)), texts)
+
+
+async def keep_engines_ready(service: "Service") -> None:
+    """Load the champion beside the calls as the process starts and when another is promoted; a quote finds it there."""
+    told = ""
+    while True:
+        rows = await service.pool.fetch("SELECT DISTINCT policy FROM hall.scheme ORDER BY policy")
+        try:
+            await service.engines.load([row["policy"] for row in rows])
+            fault = ""
+        except JifenError as error:
+            fault = str(error.members.get("detail")) if isinstance(error, Problem) else error.sentence
+        if fault != told:
+            log.warning("no engine is ready", fault=fault)
+            told = fault
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await service.closing.wait()
+                return

@@ -1,5 +1,6 @@
 """One enterprise's facts: read from the hall's tables as checked sources, and parted as they are delivered."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -48,7 +49,7 @@ async def sources_of_enterprise(pool: Pool, usccs: str | Sequence[str]) -> Sourc
 
     The rows pass the contracts once more, all batches together: what repeats or contradicts another batch's row is left
     out and casts its doubt as it does within one file. An applicant's rows are checked apart, so that they cannot
-    contradict away what others said.
+    contradict away what others said. The check is done in a worker thread.
     """
     wanted = [usccs] if isinstance(usccs, str) else list(usccs)
     async with transaction(pool) as connection:
@@ -58,6 +59,10 @@ async def sources_of_enterprise(pool: Pool, usccs: str | Sequence[str]) -> Sourc
         doubts = await connection.fetch(
             "SELECT uscc, source, direction, known_on FROM hall.visible_doubt WHERE uscc = ANY($1)", wanted
         )
+    return await asyncio.to_thread(_checked_together, rows, doubts)
+
+
+def _checked_together(rows: Mapping[str, Sequence[Any]], doubts: Sequence[Any]) -> Sources:
     return _together(
         {name: _frame(SOURCES[name], found) for name, found in rows.items()},
         pl.DataFrame([tuple(row) for row in doubts], schema=DOUBTS_SCHEMA, orient="row"),

@@ -127,40 +127,38 @@ class State:
     now: datetime
 
 
-async def state_of(connection: Connection, tenant: str) -> State:
-    """Where the feed stands now; `oldest` is head + 1 when nothing is younger than the retention."""
-    row = await connection.fetchrow(
-        """
-        SELECT s.epoch, s.head, hall.hall_now() AS now, coalesce((
-            SELECT f.sequence FROM hall.feed AS f
-            WHERE f.tenant = s.tenant
-                -- A subselect is asked once; the volatile clock itself would be asked for every row, and no index used.
-                AND f.published_at
-                    >= (SELECT hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
-            ORDER BY f.published_at, f.sequence LIMIT 1), s.head + 1) AS oldest
-        FROM hall.feed_state AS s
-        WHERE s.tenant = $1
-        """,
-        tenant,
-    )
-    assert row is not None  # a migration made the row of the tenant
-    return State(**row)
+async def news(connection: Connection, tenant: str, after: int, limit: int) -> tuple[State, list[Record]]:
+    """Where the feed stands, and its next rows, whoever may read them; both of one instant, asked in one go.
 
-
-async def rows_after(connection: Connection, tenant: str, after: int, limit: int) -> list[Record]:
-    """The next rows of the feed, whoever may read them."""
-    return await connection.fetch(
+    `oldest` is head + 1 when nothing is younger than the retention.
+    """
+    rows = await connection.fetch(
         """
-        SELECT sequence, epoch, type, body, audience, outlet_no, institution_id, uscc, portal
-        FROM hall.feed
-        WHERE tenant = $1 AND sequence > $2
-        ORDER BY sequence
-        LIMIT $3
+        WITH state AS MATERIALIZED (
+            SELECT s.epoch, s.head, hall.hall_now() AS now, coalesce((
+                SELECT f.sequence FROM hall.feed AS f
+                WHERE f.tenant = s.tenant
+                    -- A subselect is asked once; the volatile clock itself would be asked for every row, and no index
+                    -- used.
+                    AND f.published_at
+                        >= (SELECT hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
+                ORDER BY f.published_at, f.sequence LIMIT 1), s.head + 1) AS oldest
+            FROM hall.feed_state AS s
+            WHERE s.tenant = $1)
+        SELECT state.epoch, state.head, state.oldest, state.now, f.sequence, f.type, f.body, f.audience, f.outlet_no,
+            f.institution_id, f.uscc, f.portal
+        FROM state
+        LEFT JOIN (
+            SELECT * FROM hall.feed WHERE tenant = $1 AND sequence > $2 ORDER BY sequence LIMIT $3) AS f ON true
+        ORDER BY f.sequence
         """,
         tenant,
         after,
         limit,
     )
+    first = rows[0]  # a migration made the row of the tenant
+    state = State(first["epoch"], first["head"], first["oldest"], first["now"])
+    return state, rows if first["sequence"] is not None else []
 
 
 async def own_rows(pool: Pool, reader: Reader, after: int, before: int, limit: int) -> list[Record]:

@@ -6,9 +6,9 @@ The table is the truth: it is read each second and after each reconnection, and 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ RING = 4096
 """So many of the newest rows are kept, for subscribers who come back."""
 
 MOST_QUEUED = 256
-PAGE = 500
+PAGE = 250
+"""Rows of one read: not more than may be queued, or one read would end every stream as lagged."""
+
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 READ_SECONDS = 5.0
@@ -64,33 +66,62 @@ def frame_of(row: Mapping[str, str] | Record) -> bytes:
     return f"event: {row['type']}\ndata: {row['body']}\n\n".encode()
 
 
+def lines_of(rows: Sequence[Row], epoch: int, prev: int) -> bytes:
+    """Rows as a stream has them: each with its id, which names the reader's event before it (V7)."""
+    parts: list[bytes] = []
+    for row in rows:
+        parts += (b"id: %d.%d.%d\n" % (epoch, row.sequence, prev), row.frame)
+        prev = row.sequence
+    return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one read that the same readers may have, in order; there is one at least."""
+
+    rows: Sequence[Row]
+    _lines: dict[tuple[int, int], bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def lines(self, epoch: int, prev: int) -> bytes:
+        """See `lines_of`; made once for all whose event before was the same, and that is nearly everybody."""
+        known = self._lines.get((epoch, prev))
+        if known is None:
+            known = self._lines[epoch, prev] = lines_of(self.rows, epoch, prev)
+        return known
+
+
 class Subscriber:
     """A stream or a long poll: what is still to be handed to it, and whether it shall end.
 
     Attributes:
+        at_once: hands a batch over without waiting, or says that it cannot; None while the stream is busy.
         ending: why it ends; None: it lives.
         writing: the time-out of a write under way, so that whoever ends the stream may shorten it.
     """
 
-    __slots__ = ("_rows", "_wake", "ending", "key", "token_sha256", "writing")
+    __slots__ = ("_rows", "_wake", "at_once", "ending", "key", "token_sha256", "writing")
 
     def __init__(self, key: str, token_sha256: bytes = b"") -> None:
         self.key = key
         self.token_sha256 = token_sha256
+        self.at_once: Callable[[Batch], bool] | None = None
         self.ending: str | None = None
         self.writing: asyncio.Timeout | None = None
         self._rows: deque[Row] = deque()
         self._wake: asyncio.Future[None] | None = None
 
-    def offer(self, row: Row) -> None:
-        """Queue a row; one too many ends the subscription as `lagged`, and its place stays good."""
+    def offer(self, batch: Batch) -> None:
+        """Hand rows over at once or queue them; too many end the subscription as `lagged`, and its place stays good."""
         if self.ending is not None:
             return
-        if len(self._rows) == MOST_QUEUED:
+        if len(self._rows) + len(batch.rows) > MOST_QUEUED:
             self.end("lagged")
             return
-        self._rows.append(row)
-        self._woken()
+        # What is queued goes first.
+        if self.at_once is not None and not self._rows and self.at_once(batch):
+            return
+        self._rows.extend(batch.rows)
+        self.wake()
 
     def end(self, why: str) -> None:
         """End it, unless it ends already; what is queued is not handed out any more."""
@@ -99,7 +130,7 @@ class Subscriber:
             self._rows.clear()
             if self.writing is not None and why != "gone":
                 self.writing.reschedule(min(self.writing.when() or 0, asyncio.get_running_loop().time() + 1))
-            self._woken()
+            self.wake()
 
     def take(self) -> list[Row]:
         """All that is queued, in order."""
@@ -111,15 +142,17 @@ class Subscriber:
         """Until something is queued, or it ends, or so many seconds have passed."""
         if self._rows or self.ending is not None:
             return
-        self._wake = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._wake
+            await self._wake
         finally:
+            timer.cancel()
             self._wake = None
 
-    def _woken(self) -> None:
+    def wake(self) -> None:
+        """End its `wait`."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -235,33 +268,43 @@ class Hub:
                     await notified.wait()
 
     async def _read(self, connection: Connection) -> None:
-        async with asyncio.timeout(READ_SECONDS):
-            state = await feed.state_of(connection, TENANT)
-        if state.epoch != self.epoch or state.head < self.head:
-            # The first time, or all places given out before mean nothing any more. Nobody begins before all is read.
-            self.epoch = 0
-            self.end_all("reset")
-            self._ring.clear()
-            self.head = max(0, state.head - RING)
-        self.oldest = state.oldest
-        self._read_at = (state.now, time.monotonic())
-        while self.head < state.head:
+        epoch = self.epoch
+        while True:
             async with asyncio.timeout(READ_SECONDS):
-                rows = await feed.rows_after(connection, TENANT, self.head, PAGE)
+                state, rows = await feed.news(connection, TENANT, self.head, PAGE)
                 if any(no not in self._institutions for row in rows for no in row["audience"] or ()):
                     self._institutions = await feed.institutions_of_outlets(connection)
-            self._take(Row(row["sequence"], frame_of(row), feed.keys_of(row, self._institutions)) for row in rows)
-            async with self._advanced:
-                self._advanced.notify_all()
-        self.epoch = state.epoch
+            self.oldest = state.oldest
+            self._read_at = (state.now, time.monotonic())
+            if state.epoch != epoch or state.head < self.head:
+                # The first time, or all places given out before mean nothing any more. Nobody begins before all is
+                # read.
+                self.epoch = 0
+                self.end_all("reset")
+                self._ring.clear()
+                self.head = max(0, state.head - RING)
+                epoch = state.epoch
+                continue
+            if rows:
+                self._take([Row(row["sequence"], frame_of(row), feed.keys_of(row, self._institutions)) for row in rows])
+                async with self._advanced:
+                    self._advanced.notify_all()
+            if not rows or self.head >= state.head:
+                break
+        self.epoch = epoch
 
-    def _take(self, rows: Iterable[Row]) -> None:
+    def _take(self, rows: Sequence[Row]) -> None:
+        offered: dict[str, list[Row]] = {}
         for row in rows:
             self._ring.append(row)
             self.head = row.sequence
             for key in row.keys & self._waiting.keys():
-                for subscriber in self._waiting[key]:
-                    subscriber.offer(row)
+                offered.setdefault(key, []).append(row)
+        batches: dict[tuple[int, ...], Batch] = {}
+        for key, own in offered.items():
+            batch = batches.setdefault(tuple(row.sequence for row in own), Batch(own))
+            for subscriber in self._waiting[key]:
+                subscriber.offer(batch)
         _HEAD.set(self.head)
         # Seldom, since cutting moves all that stays.
         if len(self._ring) > 2 * RING:

@@ -11,7 +11,7 @@ import structlog
 from api.clients import forget_expired
 from api.cursors import Cursors, cursors_of
 from api.database import Pool, pool_of
-from api.engines import Engines
+from api.engines import Engines, keep_engines_ready
 from api.hub import Hub, follow_feed, tend_streams
 from api.limits import Limits
 from api.sequencer import sequence
@@ -55,7 +55,9 @@ class Service:
 
 Background: TypeAlias = Callable[[Service], Awaitable[None]]
 
-BACKGROUND: tuple[Background, ...] = (forget_expired, sequence, follow_feed, tend_streams, sweep)
+BACKGROUND: tuple[Background, ...] = (
+    forget_expired, sequence, follow_feed, tend_streams, sweep, keep_engines_ready,
+)  # fmt: skip
 """What runs beside the requests in every process, each for ever: one that ends or fails is started again."""
 
 

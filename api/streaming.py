@@ -1,25 +1,30 @@
 """One open stream (Server-Sent Events): hello, what was missed, then every event as it comes, until a reason to end.
 
-A bare ASGI answer: no generator and no group of tasks for each subscriber, one write for all that is queued.
+A bare ASGI answer: no generator and no group of tasks for each subscriber. While a stream stands idle the hub writes to
+it itself; its own task wakes for a heartbeat, for what its socket does not take at once, and for the end.
 """
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Generator
+from typing import Any
 
 import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import feed
 from api.database import Pool
 from api.feed import Cursor, Reader
-from api.hub import PAGE, Hub, Row, Subscriber, frame_of
+from api.hub import PAGE, Batch, Hub, Row, Subscriber, frame_of, lines_of
 from api.problems import Problem
 
 HEARTBEAT_SECONDS = 15.0
 PROGRESS_SECONDS = 10.0
 """A socket that takes nothing for so long belongs to a subscriber who lags."""
+
+ENDING_SECONDS = 1.0
+"""The same for one that ends."""
 
 BEHIND_SECONDS = 3.0
 """How long this process may need to reach a place that another process handed out."""
@@ -31,11 +36,52 @@ RETRY_MS = 2000
 SNAPSHOT = "/v1/hall"
 HEARTBEAT = b":\n\n"
 
-Write = Callable[[bytes], Awaitable[None]]
+_SEND = "jifen.send"
 
 
 class Lagged(Exception):
     """The socket made no progress, or the stream ended while it made none."""
+
+
+def with_bare_send(app: ASGIApp) -> ASGIApp:
+    """The application, told the server's own `send`: what an open stream says passes by all that surrounds a call."""
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_SEND] = send
+        await app(scope, receive, send)
+
+    return called
+
+
+class Begun:
+    """The rest of something awaitable that was begun without a task and has to wait."""
+
+    def __init__(self, waits_for: object, rest: Generator[Any, Any, Any]) -> None:
+        self._waits_for = waits_for
+        self._rest = rest
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Go on in the task that awaits it."""
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    yield waits_for
+                except BaseException as error:  # noqa: BLE001  (a cancellation is for the rest as well)
+                    waits_for = self._rest.throw(error)
+                else:
+                    waits_for = self._rest.send(None)
+        except StopIteration:
+            return
+
+
+def begun(work: Awaitable[None]) -> Begun | None:
+    """Do as much of `work` as can be done at once, and return what is left of it."""
+    steps = work.__await__()
+    try:
+        return Begun(next(steps), steps)
+    except StopIteration:
+        return None
 
 
 class Stream(Response):
@@ -76,8 +122,10 @@ class Stream(Response):
         self._epoch = hub.epoch
         self._place = 0
         self._prev = 0
+        self._wrote_at = 0.0
+        self._left: Begun | Exception | None = None
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the stream open until the client leaves or there is a reason to end it."""
         subscriber = self._subscriber
         self._hub.open(subscriber)
@@ -86,40 +134,87 @@ class Stream(Response):
             # Before the answer begins, so that a database out of reach is a problem and not half a stream.
             has_begun = await self._begun()
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-
-            async def write(data: bytes, *, more: bool = True) -> None:
-                try:
-                    async with asyncio.timeout(self._progress_seconds) as subscriber.writing:
-                        await send({"type": "http.response.body", "body": data, "more_body": more})
-                except TimeoutError:
-                    raise Lagged from None
-                finally:
-                    subscriber.writing = None
-
+            self._send: Send = scope.get(_SEND, send)
             if has_begun:
-                await self._followed(write)
+                await self._followed()
             else:
                 subscriber.end("reset")
             if subscriber.ending != "gone":
-                await write(self._farewell(), more=False)
+                await self._write(self._farewell(), more=False)
         except (Lagged, OSError):
             subscriber.end("lagged")
         finally:
             gone.cancel()
             self._hub.close(subscriber)
 
-    async def _followed(self, write: Write) -> None:
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        await self._written(begun(self._send({"type": "http.response.body", "body": data, "more_body": more})))
+
+    async def _written(self, left: Begun | None) -> None:
+        """Wait until the socket took the rest of a write.
+
+        Raises:
+            Lagged: it did not in time.
+        """
         subscriber = self._subscriber
-        await write(self._hello())
-        await self._caught_up(write)
+        if left is not None:
+            seconds = self._progress_seconds
+            if subscriber.ending is not None:
+                seconds = min(seconds, ENDING_SECONDS)
+            try:
+                async with asyncio.timeout(seconds) as subscriber.writing:
+                    await left
+            except TimeoutError:
+                raise Lagged from None
+            finally:
+                subscriber.writing = None
+        self._wrote_at = asyncio.get_running_loop().time()
+
+    async def _followed(self) -> None:
+        subscriber, hub = self._subscriber, self._hub
+        clock = asyncio.get_running_loop().time
+        await self._write(self._hello())
+        await self._caught_up()
         while subscriber.ending is None:
-            await subscriber.wait(self._heartbeat_seconds)
-            head = self._hub.head
+            subscriber.at_once = self._at_once
+            await subscriber.wait(max(0.0, self._wrote_at + self._heartbeat_seconds - clock()))
+            subscriber.at_once = None
+            if self._left is not None:
+                left, self._left = self._left, None
+                if isinstance(left, Exception):
+                    raise left
+                await self._written(left)
+                self._handed(self._prev)
+            head = hub.head
             rows = subscriber.take()
             if rows:
-                await self._hand(write, rows, head)
+                await self._hand(rows, head)
             elif subscriber.ending is None:
-                await write(HEARTBEAT)
+                self._place = head
+                if clock() >= self._wrote_at + self._heartbeat_seconds:
+                    await self._write(HEARTBEAT)
+
+    def _at_once(self, batch: Batch) -> bool:
+        """Write a batch; what the socket does not take at once, and a fault, is left to the task."""
+        data = batch.lines(self._epoch, self._prev)
+        if len(data) > MOST_BYTES:
+            return False
+        self._prev = batch.rows[-1].sequence
+        try:
+            self._left = begun(self._send({"type": "http.response.body", "body": data, "more_body": True}))
+        except Exception as error:  # noqa: BLE001  (it is this stream's, not that of the hub and all others)
+            self._left = error
+        if self._left is None:
+            self._handed(self._prev)
+            self._wrote_at = asyncio.get_running_loop().time()
+        else:
+            self._subscriber.at_once = None
+            self._subscriber.wake()
+        return True
+
+    def _handed(self, place: int) -> None:
+        self._place = place
+        self._hub.handed(self._reader, "stream", place)
 
     async def _begun(self) -> bool:
         """Whether the subscriber's place is one that can be resumed; the stream then stands there."""
@@ -134,7 +229,7 @@ class Stream(Response):
         self._prev = await feed.last_own_place(self._pool, self._reader, self._place) if known is None else known
         return True
 
-    async def _caught_up(self, write: Write) -> None:
+    async def _caught_up(self) -> None:
         """Hand out all up to the head, from the table and then from what is kept, and join without a gap."""
         hub, reader = self._hub, self._reader
         while self._subscriber.ending is None:
@@ -146,25 +241,22 @@ class Stream(Response):
             else:
                 rows = hub.kept_after(self._place, reader.key)[:PAGE]
                 through = hub.head if len(rows) < PAGE else rows[-1].sequence
-            await self._hand(write, rows, through)
+            await self._hand(rows, through)
             if self._place == hub.head:
                 hub.join(self._subscriber)
                 return
 
-    async def _hand(self, write: Write, rows: list[Row], through: int) -> None:
+    async def _hand(self, rows: list[Row], through: int) -> None:
         """Hand out rows; with them the stream stands at `through`, unless it ended before all were out."""
-        parts: list[bytes] = []
-        size = 0
-        for row in rows:
-            parts += (b"id: %d.%d.%d\n" % (self._epoch, row.sequence, self._prev), row.frame)
+        first = size = 0
+        for number, row in enumerate(rows, start=1):
             size += len(row.frame)
-            self._prev = row.sequence
-            if size >= MOST_BYTES or row is rows[-1]:
-                await write(b"".join(parts))
-                self._place = row.sequence
-                self._hub.handed(self._reader, "stream", row.sequence)
-                parts.clear()
-                size = 0
+            if size >= MOST_BYTES or number == len(rows):
+                data = lines_of(rows[first:number], self._epoch, self._prev)
+                self._prev = row.sequence
+                await self._write(data)
+                self._handed(row.sequence)
+                first, size = number, 0
                 if self._subscriber.ending is not None:
                     return
         self._place = through

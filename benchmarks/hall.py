@@ -52,6 +52,8 @@ BANKS = 57
 SUBSCRIBERS = 546
 EVENTS_A_SECOND = 20
 ORDER = ("API", "pgbench", "pgbench", "API")
+PEER = "nginx + nchan"
+SIDES = ("hall", PEER, PEER, "hall", "hall", PEER)
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 HAS_PEER = NCHAN.exists() and version_of("nginx", "-v") is not None
 
@@ -151,18 +153,42 @@ async def claims(stage: Stage, *, contested: bool) -> None:
 
 
 def cpu(process: psutil.Process, before: tuple[float, ...], seconds: float) -> str:
-    now = process.cpu_times()
-    return f"{(now.user + now.system - before[0] - before[1]) / seconds:.0%}"
+    return f"{(cpu_seconds(process) - before[0] - before[1]) / seconds:.0%}"
 
 
 # -------------------------------------------------------------------------------------------------------------- streams
 
 
-async def hall_streams(stage: Stage) -> tuple[list[Ear], dict[int, int]]:
-    """Events written to the hall's table, heard by every stream; and when each got its place in the feed."""
+class Load:
+    """Processor time of a server with all its children, and of this process, from now on."""
+
+    def __init__(self, pid: int) -> None:
+        self._server = psutil.Process(pid)
+        self._began = (self._spent(), cpu_seconds(psutil.Process()), time.perf_counter())
+
+    def _spent(self) -> float:
+        return sum(cpu_seconds(one) for one in [self._server, *self._server.children(recursive=True)])
+
+    def told(self) -> str:
+        """Shares of one processor."""
+        server, client, began = self._began
+        passed = time.perf_counter() - began
+        ours = (cpu_seconds(psutil.Process()) - client) / passed
+        return f"server {(self._spent() - server) / passed:.0%}, client {ours:.0%}"
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time that a process spent so far."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def hall_streams(stage: Stage) -> tuple[list[Ear], dict[int, int], str]:
+    """Events written to the hall's table, heard by every stream; when each got its place in the feed; and the load."""
     fr = stage.frs[-1]
     asked = [message("GET /v1/hall/stream", stage.racers[n % BANKS].token) for n in range(SUBSCRIBERS)]
     async with ears(stage.address, asked) as opened:
+        load = Load(stage.pid)
         for _ in range(events_of(stage)):
             await stage.owner.execute(
                 "SELECT hall.emit('bench/1', 'fin.bench.told.v1', jsonb_build_object('sent', $1::bigint, 'pad', "
@@ -170,17 +196,18 @@ async def hall_streams(stage: Stage) -> tuple[list[Ear], dict[int, int]]:
                 time.time_ns(), fr,
             )  # fmt: skip
             await asyncio.sleep(1 / EVENTS_A_SECOND)
+        told = load.told()
         await asyncio.sleep(1.5)
     rows = await stage.owner.fetch(
         "SELECT (body::jsonb #>> '{data,sent}')::bigint AS sent, (extract(epoch FROM published_at) * 1e9)::bigint "
         "AS at FROM hall.feed WHERE type = 'fin.bench.told.v1'"
     )
-    return opened, {row["sent"]: row["at"] for row in rows}
+    return opened, {row["sent"]: row["at"] for row in rows}, told
 
 
 @asynccontextmanager
-async def nchan(folder: Path) -> AsyncGenerator[str]:
-    """An nginx with one channel, /pub and /sub."""
+async def nchan(folder: Path) -> AsyncGenerator[tuple[str, int]]:
+    """An nginx with one channel, /pub and /sub: its address and process number."""
     with tempfile.TemporaryFile() as log, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -198,29 +225,31 @@ async def nchan(folder: Path) -> AsyncGenerator[str]:
         program = await asyncio.create_subprocess_exec(*words, stdout=log, stderr=log)
         try:
             await asyncio.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", program.pid
         finally:
             program.terminate()
             await program.wait()
 
 
-async def nchan_streams(stage: Stage, body: str) -> list[Ear]:
-    """The same bytes but for the time, published by POST and heard by the same clients."""
+async def nchan_streams(stage: Stage, body: str) -> tuple[list[Ear], str]:
+    """The same bytes but for the time, published by POST and heard by the same clients; and the load."""
     before, _, after = body.partition('"sent": ')
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            nchan(Path(folder)) as address,
+            nchan(Path(folder)) as (address, pid),
             lines(address, 1) as (publisher,),
             ears(address, [message("GET /sub")] * SUBSCRIBERS) as opened,
         ):
+            load = Load(pid)
             for _ in range(events_of(stage)):
-                told = f'{before}"sent": {time.time_ns()}{after[19:]}'.encode()
-                status = await publisher.said(message("POST /pub", body=told))
+                event = f'{before}"sent": {time.time_ns()}{after[19:]}'.encode()
+                status = await publisher.said(message("POST /pub", body=event))
                 if status not in (200, 201, 202):
                     raise SystemExit(f"nchan answered {status}")
                 await asyncio.sleep(1 / EVENTS_A_SECOND)
+            told = load.told()
             await asyncio.sleep(1.5)
-    return opened
+    return opened, told
 
 
 def events_of(stage: Stage) -> int:
@@ -228,41 +257,45 @@ def events_of(stage: Stage) -> int:
 
 
 async def streams(stage: Stage) -> None:
-    """Both peers once each way round: ABBA."""
-    found: dict[str, list[float]] = {}
-    due: dict[str, int] = {}
+    """Both peers by turns; each run's own percentiles, so that their range is seen."""
+    found: dict[str, list[list[float]]] = {}
+    loads: dict[str, list[str]] = {"hall": [], PEER: []}
 
     async def hall() -> None:
-        opened, published = await hall_streams(stage)
+        opened, published, load = await hall_streams(stage)
         heard = [one for ear in opened for one in ear.heard]
-        found.setdefault("hall, from its place in the feed", []).extend(
-            (at - published[sent]) / 1e6 for sent, at in heard
+        found.setdefault("hall, from its place in the feed", []).append(
+            [(at - published[sent]) / 1e6 for sent, at in heard]
         )
-        found.setdefault("hall, from the write", []).extend((at - sent) / 1e6 for sent, at in heard)
-        for name in found.keys() & {"hall, from the write", "hall, from its place in the feed"}:
-            due[name] = due.get(name, 0) + SUBSCRIBERS * events_of(stage)
+        found.setdefault("hall, from the write", []).append([(at - sent) / 1e6 for sent, at in heard])
+        loads["hall"].append(load)
 
     async def peer() -> None:
         body = await stage.owner.fetchval("SELECT body FROM hall.feed WHERE type = 'fin.bench.told.v1' LIMIT 1")
-        opened = await nchan_streams(stage, str(body))
-        found.setdefault("nginx + nchan", []).extend((at - sent) / 1e6 for ear in opened for sent, at in ear.heard)
-        due["nginx + nchan"] = due.get("nginx + nchan", 0) + SUBSCRIBERS * events_of(stage)
+        opened, load = await nchan_streams(stage, str(body))
+        found.setdefault(PEER, []).append([(at - sent) / 1e6 for ear in opened for sent, at in ear.heard])
+        loads[PEER].append(load)
 
-    await hall()
-    if HAS_PEER:
-        await peer()
-        await peer()
-        await hall()
-    else:
+    if not HAS_PEER:
         print("nginx with nchan (Debian: nginx-light, libnginx-mod-nchan) is not here: no peer for the streams")
-    middle, high = (p(found.get("nginx + nchan", [float("nan")] * 2), one) for one in (50, 99))
-    for name, latencies in found.items():
-        print(
-            f"{f'{SUBSCRIBERS} streams, {EVENTS_A_SECOND} events/s':<30}{name:<33}p50 {p(latencies, 50):>7.1f} ms, p99 "
-            f"{p(latencies, 99):>7.1f} ms   x nchan {p(latencies, 50) / middle:.1f}, {p(latencies, 99) / high:.1f}   "
-            f"delivered {len(latencies) / due[name]:.1%}",
-            flush=True,
-        )
+    for side in SIDES:
+        if side == "hall":
+            await hall()
+        elif HAS_PEER:
+            await peer()
+    due = SUBSCRIBERS * events_of(stage)
+    nothing = [[float("nan")] * 2]
+    for name, runs in found.items():
+        cells: list[str] = []
+        for percent in (50, 99):
+            ours, theirs = ([p(run, percent) for run in of] for of in (runs, found.get(PEER, nothing)))
+            ratio = statistics.median(ours) / statistics.median(theirs)
+            middle = f"p{percent} {statistics.median(ours):>6.1f} ({min(ours):.1f} to {max(ours):.1f}) ms"
+            cells.append(f"{middle}, x nchan {ratio:.1f}")
+        delivered = sum(map(len, runs)) / (due * len(runs))
+        print(f"{f'{SUBSCRIBERS} streams, {EVENTS_A_SECOND}/s':<20}{name:<33}{'; '.join(cells)}; {delivered:.1%} came")
+    for name, told in loads.items():
+        print(f"{'':<20}{name:<33}of one processor: {'; '.join(told)}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------------ all

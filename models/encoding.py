@@ -7,6 +7,7 @@ withholding a fact never helps. An undirected input keeps its own order and may 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -177,7 +178,11 @@ def orientation(schema: pl.Schema, name: str, scale: Scale) -> pl.Expr:
     The logarithm is taken by polars, one value at a time: numpy's vector loops may round the last values of an
     array differently from the first, and a row alone must give the bits it gives in a batch.
     """
-    dtype = schema[name]
+    return _orientation(schema[name], name, scale)
+
+
+@lru_cache(maxsize=4096)
+def _orientation(dtype: pl.DataType, name: str, scale: Scale) -> pl.Expr:
     if not is_number(dtype):
         raise ContractError(f"column {name} is {dtype}; the model needs a number")
     physical = pl.col(name).to_physical() if dtype.is_temporal() else pl.col(name)

@@ -1,6 +1,7 @@
 """What a result may depend on besides code and data: package versions and the class of the processor."""
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,9 +12,15 @@ _FLAGS = ("avx2", "avx512f", "fma", "asimd", "sve")
 
 def packages() -> dict[str, str]:
     """Version of Python and of each package that computes."""
+    return dict(_packages())
+
+
+@cache
+def _packages() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
+@cache
 def code_version() -> str:
     """Version of this program; `source` where it runs without being installed."""
     try:
@@ -22,6 +29,7 @@ def code_version() -> str:
         return "source"
 
 
+@cache
 def processor() -> str:
     """Machine type and the vector instructions that numerical libraries choose their loops by, such as x86_64+avx2+fma.
 

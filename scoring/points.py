@@ -6,6 +6,7 @@ at counts, so withholding a year never helps.
 """
 
 from datetime import date
+from functools import lru_cache
 
 import polars as pl
 
@@ -110,12 +111,17 @@ def _named(fact: str, unit: str) -> pl.Expr:
 
 def _earned(steps: Steps) -> pl.Expr:
     """Points of one row by the table; null for rows of other facts and for unreported ones."""
+    return _earned_by(steps.fact, steps.unit, steps.better, steps.steps)
+
+
+@lru_cache(maxsize=1024)  # hundreds of small expressions that a decision need not write anew
+def _earned_by(fact: str, unit: str, better: str, steps: tuple[tuple[int, int], ...]) -> pl.Expr:
     value = pl.col("value")
     earned = pl.lit(0, pl.Int64)
-    for bound, step in reversed(steps.steps):
-        reached = value >= bound if steps.better == "higher" else value <= bound
+    for bound, step in reversed(steps):
+        reached = value >= bound if better == "higher" else value <= bound
         earned = pl.when(reached).then(pl.lit(step, pl.Int64)).otherwise(earned)
-    is_reported = _named(steps.fact, steps.unit) & (pl.col("state") == "reported")
+    is_reported = _named(fact, unit) & (pl.col("state") == "reported")
     return pl.when(is_reported & value.is_not_null()).then(earned)
 
 

@@ -1,5 +1,6 @@
 """Facts of one enterprise, delivered by its portal, by itself, or by the platform's own data source."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -48,7 +49,8 @@ async def deliver_facts(
     if (stored := await already(request, caller)) is not None:
         return stored
     delivered: dict[str, Any] = body.model_dump()
-    delivery = parted(uscc, delivered, "applicant" if caller.role in OWN_WORD else None)
+    # In a worker thread: a large delivery takes seconds.
+    delivery = await asyncio.to_thread(parted, uscc, delivered, "applicant" if caller.role in OWN_WORD else None)
     if not delivery.good:
         nothing = [{"pointer": "", "rule": "no-rows"}]
         raise Problem("validation", errors=delivery.errors or nothing)

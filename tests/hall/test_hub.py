@@ -12,7 +12,7 @@ import pytest
 
 from api import streaming
 from api.feed import Reader
-from api.hub import MOST_QUEUED, Hub, Row, Subscriber
+from api.hub import MOST_QUEUED, Batch, Hub, Row, Subscriber
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.feeding import Stream, announce, broadcast, emit, feed_of, listening, publish_all, until, value
@@ -311,11 +311,13 @@ READER = Reader("client", "default", "in_1")
 
 
 class Socket:
-    """The server's side of a connection, as ASGI shows it; `stuck` takes no byte more."""
+    """The server's side of a connection, as ASGI shows it; `stuck` takes no byte more until it is `freed`."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.stuck = False
+        self.freed = asyncio.Event()
+        self.fault: Exception | None = None
         self.left = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:
@@ -324,7 +326,9 @@ class Socket:
 
     async def send(self, message: Any) -> None:
         if self.stuck:
-            await asyncio.Event().wait()
+            await self.freed.wait()
+        if self.fault is not None:
+            raise self.fault
         if message["type"] == "http.response.body":
             self.sent.append(message["body"])
 
@@ -364,13 +368,116 @@ async def test_v10_a_socket_without_progress_is_left() -> None:
     assert streaming.PROGRESS_SECONDS == 10
 
 
+async def offered(hub: Hub, sequence: int) -> None:
+    """A row as the hub takes it from the feed."""
+    hub._take([Row(sequence, b"event: e\ndata: %d\n\n" % sequence, frozenset({READER.key}))])
+
+
+async def idle(hub: Hub) -> None:
+    """Until every stream stands ready for what comes."""
+
+    async def is_idle() -> bool:
+        return all(one.at_once is not None for one in hub.live)
+
+    await until(is_idle)
+
+
+async def test_v3_who_stands_idle_is_written_to_at_once_and_who_stood_alike_gets_the_same_bytes() -> None:
+    hub, sockets = empty_hub(), [Socket() for _ in range(3)]
+    work = [opened(hub, socket) for socket in sockets]
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    for place in (1, 2):
+        await offered(hub, place)  # and no turn of the loop
+    for socket in sockets:
+        assert [data.split(b"\n")[0] for data in socket.sent[1:]] == [b"id: 1.1.0", b"id: 1.2.1"]
+        assert all(mine is first for mine, first in zip(socket.sent[1:], sockets[0].sent[1:], strict=True))
+        socket.left.set()
+    assert hub.positions == {("client", "", "stream"): 2}
+    await asyncio.gather(*work)
+
+
+async def test_v4_v10_a_socket_that_takes_nothing_for_a_while_holds_up_nobody_and_gets_all_in_order() -> None:
+    hub, slow, quick = empty_hub(), Socket(), Socket()
+    work = [opened(hub, socket) for socket in (slow, quick)]
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    slow.stuck = True
+    for place in range(1, 6):
+        await offered(hub, place)
+    assert (len(slow.sent), len(quick.sent)) == (1, 6)
+    await asyncio.sleep(0.05)
+    await offered(hub, 6)
+    slow.stuck = False
+    slow.freed.set()
+    await idle(hub)
+    await offered(hub, 7)
+    for socket in (slow, quick):
+        told = b"".join(socket.sent[1:])
+        assert [line for line in told.split(b"\n") if line.startswith(b"id")] == [
+            b"id: 1.%d.%d" % (place, place - 1) for place in range(1, 8)
+        ]
+        socket.left.set()
+    await asyncio.gather(*work)
+
+
+async def test_v4_what_is_too_long_to_be_written_at_once_goes_before_what_comes_after_it() -> None:
+    hub, socket = empty_hub(), Socket()
+    task = opened(hub, socket)
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    hub._take([Row(1, b"data: %b\n\n" % (b"x" * streaming.MOST_BYTES), frozenset({READER.key}))])
+    await offered(hub, 2)
+    await asyncio.sleep(0.05)
+    assert [data.split(b"\n")[0] for data in socket.sent[1:]] == [b"id: 1.1.0", b"id: 1.2.1"]
+    socket.left.set()
+    await task
+
+
+async def test_v10_a_socket_that_stays_stuck_as_the_hub_writes_is_left() -> None:
+    hub, socket = empty_hub(), Socket()
+    task = opened(hub, socket, progress_seconds=0.1)
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    socket.stuck = True
+    await offered(hub, 1)
+    async with asyncio.timeout(2):
+        await task
+    assert (len(hub.live), hub.positions) == (0, {})
+
+
+async def test_a_fault_of_one_stream_is_not_the_hubs() -> None:
+    hub, broken, sound = empty_hub(), Socket(), Socket()
+    work = [opened(hub, socket) for socket in (broken, sound)]
+    await asyncio.sleep(0.05)
+    await idle(hub)
+    broken.fault = ValueError("made")
+    await offered(hub, 1)
+    with pytest.raises(ValueError, match="made"):
+        await work[0]
+    assert (len(hub.live), len(sound.sent)) == (1, 2)
+    sound.left.set()
+    await work[1]
+
+
+async def test_v11_a_place_does_not_grow_old_where_nothing_comes() -> None:
+    hub, socket = empty_hub(), Socket()
+    task = opened(hub, socket, heartbeat_seconds=0.02)
+    await asyncio.sleep(0.01)
+    hub._take([Row(1, b"", frozenset({"another"}))])
+    await asyncio.sleep(0.1)
+    hub.end_all("bye")
+    await task
+    assert b"\nid: 1.1.0\nevent: bye\n" in socket.sent[-1]
+
+
 async def test_v10_more_than_256_queued_rows_end_the_stream_as_lagged() -> None:
     subscriber = Subscriber("institution in_1")
-    row = Row(1, b"", frozenset({subscriber.key}))
+    batch = Batch([Row(1, b"", frozenset({subscriber.key}))])
     for _ in range(MOST_QUEUED):
-        subscriber.offer(row)
+        subscriber.offer(batch)
     assert subscriber.ending is None
-    subscriber.offer(row)
+    subscriber.offer(batch)
     assert (subscriber.ending, subscriber.take()) == ("lagged", [])
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from api import quotes
+from api import facts, quotes
 from api.engines import Engines
 from api.problems import Problem
 from data_contracts.uscc import made_up_code
@@ -20,6 +21,7 @@ from models.artefact import Model
 from models.registry import promote
 from tests.ground import ground
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.feeding import until
 from tests.hall.test_facts import rows_of
 
 
@@ -183,6 +185,28 @@ async def test_many_quotes_at_once_are_each_the_one_decision(hall: Hall, portal:
     some = ground().limits.head(6)
     answers = await asyncio.gather(*(asked(portal, uscc) for uscc in [*some["uscc"]] * 2))
     assert [one.json()["decision_id"] for one in answers] == [*some["decision_id"]] * 2
+
+
+async def test_the_engine_is_loaded_before_anybody_asks_for_a_quote(hall: Hall) -> None:
+    policies = {row["policy"] for row in await hall.owner.fetch("SELECT policy FROM hall.scheme")}
+
+    async def all_ready() -> bool:
+        return set(hall.service.engines._ready) == policies
+
+    await until(all_ready, 30)
+
+
+async def test_facts_are_checked_beside_the_loop(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, threads = facts._together, set[int]()
+
+    def seen(*args: Any) -> Any:
+        threads.add(threading.get_ident())
+        return together(*args)
+
+    monkeypatch.setattr(facts, "_together", seen)
+    assert (await quotes.sources_of_enterprise(hall.service.pool, best()["uscc"])).enterprises.height
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_the_engine_that_gives_no_answer_in_time_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,14 @@ def test_it_says_where_models_and_database_are_and_who_the_champion_is(
         assert process.wait(10) == 0
 
 
+def test_it_serves_before_the_numerical_libraries_are_loaded() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys, api.serving; print({'lightgbm', 'scipy'} & set(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == "set()\n"
+
+
 def test_several_processes_share_a_port_and_one_that_dies_is_started_again(database: str) -> None:
     with hall(database, "--processes", "2") as (process, address):
         children = serving(process.pid)
