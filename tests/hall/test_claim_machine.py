@@ -1,6 +1,7 @@
 """The claim (hall.md §3, §4) on the database alone: the grab, its guards, the lease, the fence, offers."""
 
 import asyncio
+import itertools
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from api import simulated_parties as parties
 from api.database import Connection
 from api.routes.claims import NewOffer
 from tests.hall import made
@@ -467,6 +469,22 @@ async def test_k1_a_refused_or_accepted_product_tells_no_more_of_the_amount_than
         fr = await made.request(owner, uscc, amount_fen=amount, quote_fen=10**9)
         answers.append((await grab(owner, fr, bank))["state"])
     assert answers == ["held", "held"]
+
+
+async def test_k1_the_simulated_banks_know_which_of_their_products_serves_a_card(owner: Connection) -> None:
+    """What a bank of the demonstration thinks of a card is what the hall says: each product, band, term and kind."""
+    (bank,) = await parties.found(owner, parties.made_up_banks(1, 1, 1, 300), "2020-01-01")
+    answers = set()
+    for goods in bank.goods:
+        for band, term, first_loan in itertools.product(parties.BANDS, (6, 12, 24, 36, 48), (True, False, None)):
+            card = {"amount_band": band, "term_months": term, "first_loan": first_loan, "district": "350211"}
+            fits = await told(
+                owner, "SELECT hall.wrong_product(p, $2::text::jsonb) = '[]' FROM hall.product p WHERE id || '@1' = $1",
+                goods.id, made.json_of(card),
+            )  # fmt: skip
+            assert goods.serves(card) == fits, (goods.name, card)
+            answers.add(fits)
+    assert answers == {True, False}
 
 
 async def test_k3_above_a_reference_quote_a_reason_is_demanded(owner: Connection) -> None:
