@@ -9,7 +9,8 @@ race     57 banks race for every request: decided requests a second, HTTP agains
 streams  546 streams hear 20 events a second: the hall against nginx with nchan and the same bytes, same clients
 quotes   a limit quote by HTTP, and its parts
 
-Client, server and PostgreSQL share the processors. Runs alternate (ABBA); a ratio holds where ranges do not overlap.
+Client, server and PostgreSQL share the processors. Runs alternate (ABBA, streams ABBAAB); a ratio holds where
+ranges do not overlap.
 PostgreSQL syncs every commit to disk. An event's time runs from just before it is written (the hall: into its table;
 nchan: to its publisher) until a subscriber has read it from its socket.
 """
