@@ -1,109 +1,29 @@
 """The request's machine (hall.md §3), on the database alone: each edge, its guard, its deadline."""
 
-import asyncio
-import secrets
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import asyncpg
-import orjson
 import pytest
 
 from api.database import Connection
 from tests.hall import made
 from tests.hall.made import Refused, act, actor, enterprise_actor
-
-CASE_MANAGER = actor("case-manager", "case-manager")
-FIRST, SECOND = actor("admin", "admin-1"), actor("admin", "admin-2")
-
-
-async def told(owner: Connection, query: str, *args: object) -> Any:
-    """The one value that a query gives."""
-    return await owner.fetchval(query, *args)
-
-
-async def state(owner: Connection, fr: str) -> str:
-    return await told(owner, "SELECT state FROM hall.financing_request WHERE id = $1", fr)
-
-
-async def version(owner: Connection, fr: str) -> int:
-    return await told(owner, "SELECT version FROM hall.financing_request WHERE id = $1", fr)
-
-
-async def pass_time(owner: Connection, **by: float) -> None:
-    """Let the clock of the hall go on."""
-    await owner.execute(
-        """
-        INSERT INTO hall.clock_offset (tenant, "offset") VALUES ('default', $1)
-        ON CONFLICT (tenant) DO UPDATE SET "offset" = clock_offset."offset" + excluded."offset"
-        """,
-        timedelta(**by),
-    )
-
-
-async def sweep(owner: Connection) -> list[str]:
-    fired: list[str] = []
-    while len(fired) < 20 and (what := await owner.fetchval("SELECT hall.sweep()")) is not None:
-        fired.append(what)
-    return fired
-
-
-async def subscribe(owner: Connection, *outlets: str, districts: list[str] | None = None) -> None:
-    for outlet in outlets:
-        await owner.execute(
-            """
-            INSERT INTO hall.subscription (outlet_id, districts, updated_at, updated_by)
-            VALUES ($1, $2, now(), 'made')
-            """,
-            outlet,
-            districts or [],
-        )
-
-
-async def publish(owner: Connection) -> None:
-    """As the sequencer does it, with the gate at once."""
-    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name IN ('gate_ms', 'gate_waits_for_working_time')")
-    # A transaction of another test on the same server may hold the horizon back for a moment.
-    async with asyncio.timeout(20):
-        # The database has no event to wait for.
-        while await told(owner, "SELECT waiting FROM hall.sequence_feed('default', 9)"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-def need(uscc: str, **given: Any) -> dict[str, Any]:
-    usual = {"scheme": "torch-points", "amount_fen": 50_000_000, "term_months": 12, "purpose": "working-capital"}
-    return {"uscc": uscc, "channel": "portal", "channel_ref": "1", "first_loan": None} | usual | given
-
-
-def decided(uscc: str, outcome: str = "eligible", limit_fen: int = 60_000_000) -> dict[str, Any]:
-    """What `quotes.measured` hands to the act."""
-    answer = {"decision_id": "d" + uscc.lower().encode().hex()[:24], "uscc": uscc, "as_of": "2026-11-01",
-              "outcome": outcome, "limit_fen": limit_fen, "model_version": "m1", "policy_version": "p1",
-              "input_hash": "0" * 64, "reasons": "[]"}  # fmt: skip
-    return {
-        "outcome": outcome,
-        "limit_fen": limit_fen,
-        "decision": {"answer": answer, "rulebook": {"policy": "p", "ruleset": None, "size_classes": "s"}},
-        "decision_text": orjson.dumps(answer).decode(),
-        "reasons": [],
-    }
-
-
-async def drafted(owner: Connection, uscc: str, **given: Any) -> str:
-    return (await act(owner, enterprise_actor(uscc), "draft_request", **need(uscc, **given)))["fr_id"]
-
-
-async def submit(owner: Connection, uscc: str, fr: str, **measured: Any) -> dict[str, Any]:
-    consent = await made.consent(owner, uscc)
-    return await act(
-        owner,
-        enterprise_actor(uscc),
-        "submit_request",
-        fr_id=fr,
-        version=1,
-        consent_id=consent,
-        **decided(uscc, **measured),
-    )
+from tests.hall.steps import (
+    CASE_MANAGER,
+    FIRST,
+    decided,
+    drafted,
+    need,
+    order,
+    pass_time,
+    publish,
+    state,
+    submit,
+    subscribe,
+    sweep,
+    told,
+    version,
+)
 
 
 async def test_t1_every_unknown_name_is_told_at_once(owner: Connection) -> None:
@@ -203,138 +123,6 @@ async def test_t2_no_submission_without_a_consent_in_force(owner: Connection) ->
                       **decided(uscc))  # fmt: skip
     assert await state(owner, fr) == "draft"
     assert await owner.fetchval("SELECT count(*) FROM hall.decision") == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "broken"),
-    [
-        ({"purpose": "marketing"}, "is for the purpose financing"),
-        ({"one_time": True}, "is not used up by one look"),
-        ({"data_sets": ["facts"]}, "allows the data set limit"),
-        ({"valid_from": datetime.now(UTC) + timedelta(days=1)}, "has begun"),
-        ({"valid_to": datetime.now(UTC)}, "is not over"),
-    ],
-)
-async def test_t2_a_consent_that_cannot_carry_the_request_is_refused_with_what_it_lacks(
-    owner: Connection, given: dict[str, Any], broken: str
-) -> None:
-    uscc = await made.enterprise(owner)
-    fr = await drafted(owner, uscc)
-    consent = await made.consent(owner, uscc, **given)
-    with pytest.raises(Refused, match="consent-missing") as refused:
-        await act(owner, enterprise_actor(uscc), "submit_request", fr_id=fr, version=1, consent_id=consent,
-                  **decided(uscc))  # fmt: skip
-    assert refused.value.members == {"broken": [broken]}
-
-
-async def revoke(owner: Connection, uscc: str, consent: str) -> None:
-    await act(owner, enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
-
-
-async def test_p5_a_request_whose_consent_is_revoked_leaves_the_hall_and_comes_back_under_a_new_one(
-    owner: Connection,
-) -> None:
-    uscc = await made.enterprise(owner, limit_fen=60_000_000)
-    bank = await made.bank(owner)
-    consent = await made.consent(owner, uscc)
-    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
-    await revoke(owner, uscc, consent)
-    assert await state(owner, fr) == "assisted"
-    assert await told(owner, "SELECT state FROM hall.round WHERE fr_id = $1", fr) == "closed"
-    assert "consent-revoked" in await told(owner, "SELECT note FROM hall.hall_case WHERE subject = $1", f"fr/{fr}")
-    once_more = {"fr_id": fr, "to": "broadcast", "note": "they changed their mind"}
-    with pytest.raises(Refused, match="consent-revoked"):
-        await act(owner, CASE_MANAGER, "assist_request", version=await version(owner, fr), **once_more)
-    await made.consent(owner, uscc, recipients=[bank.institution])
-    stranger = await made.bank(owner)
-    said = await act(owner, CASE_MANAGER, "assist_request", version=await version(owner, fr), **once_more)
-    assert said["state"] == "broadcast"
-    audience = await told(owner, "SELECT audience FROM hall.round WHERE fr_id = $1 ORDER BY n DESC LIMIT 1", fr)
-    assert audience == [bank.outlet_no], f"the consent does not name {stranger.institution}"
-
-
-async def test_p5_a_second_consent_carries_the_request_on(owner: Connection) -> None:
-    uscc = await made.enterprise(owner, limit_fen=60_000_000)
-    consent, _ = await made.consent(owner, uscc), await made.consent(owner, uscc)
-    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
-    await revoke(owner, uscc, consent)
-    assert await state(owner, fr) == "broadcast"
-
-
-async def test_t13_without_a_consent_no_further_round_is_announced(owner: Connection) -> None:
-    uscc = await made.enterprise(owner, limit_fen=60_000_000)
-    bank = await made.bank(owner)
-    consent = await made.consent(owner, uscc)
-    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
-    claim = await made.claim(owner, fr, bank)
-    await revoke(owner, uscc, consent)
-    assert await state(owner, fr) == "claimed"
-    await act(owner, bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="busy")
-    assert await state(owner, fr) == "assisted"
-    reason = await told(owner, "SELECT reason ->> 'hindrance' FROM hall.financing_request WHERE id = $1", fr)
-    assert reason == "consent-revoked"
-
-
-async def quote(owner: Connection, uscc: str, limit_fen: int, scheme: str = "torch-points") -> None:
-    """A new quote of the enterprise, as a decision of another day brings it."""
-    answer = decided(uscc, limit_fen=limit_fen)
-    made_anew = answer["decision"]["answer"] | {"decision_id": "d" + secrets.token_hex(12)}
-    await act(owner, enterprise_actor(uscc), "quote", uscc=uscc, scheme=scheme,
-              decision=answer["decision"] | {"answer": made_anew}, text=orjson.dumps(made_anew).decode())  # fmt: skip
-
-
-async def test_t3_t8_a_new_quote_is_taken_by_the_request_that_waits_for_its_confirmation(owner: Connection) -> None:
-    """Refreshed free: neither does the request expire with the old quote, nor is it bound to it."""
-    uscc = await made.enterprise(owner)
-    await made.bank(owner)
-    fr = await drafted(owner, uscc)
-    await submit(owner, uscc, fr, limit_fen=20_000_000)
-    await pass_time(owner, days=20)
-    await quote(owner, uscc, 50_000_000)
-    await pass_time(owner, days=11)
-    assert await sweep(owner) == ["quote renewed"]
-    shown = "SELECT (hall.look_at_request($1::text::jsonb, $2) ->> 'quote_fen')::bigint"
-    assert await told(owner, shown, made.json_of(enterprise_actor(uscc)), fr) == 50_000_000
-    said = await act(owner, enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=4, amount_fen=50_000_000,
-                     wishes=[])  # fmt: skip
-    assert said["state"] == "broadcast"
-
-
-async def test_t20_a_request_that_nobody_could_win_is_not_broadcast_and_says_why(owner: Connection) -> None:
-    uscc = await made.enterprise(owner)
-    await made.bank(owner)
-    fr = await drafted(owner, uscc)
-    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
-    once_more = {"fr_id": fr, "version": 4, "to": "broadcast", "note": "facts came in"}
-    with pytest.raises(Refused, match="over-limit") as refused:
-        await act(owner, CASE_MANAGER, "assist_request", **once_more)
-    assert refused.value.members["quote_fen"] == 0
-    await quote(owner, uscc, 40_000_000)
-    with pytest.raises(Refused, match="over-limit"):
-        await act(owner, CASE_MANAGER, "assist_request", **once_more)
-    with pytest.raises(Refused, match="validation"):
-        await act(owner, CASE_MANAGER, "assist_request", amount_fen=50_000_001, **once_more)
-    await pass_time(owner, days=31)
-    with pytest.raises(Refused, match="quote-expired"):
-        await act(owner, CASE_MANAGER, "assist_request", amount_fen=40_000_000, **once_more)
-    await quote(owner, uscc, 40_000_000)
-    said = await act(owner, CASE_MANAGER, "assist_request", amount_fen=40_000_000, **once_more)
-    assert said["state"] == "broadcast"
-    assert await told(owner, "SELECT amount_fen FROM hall.financing_request WHERE id = $1", fr) == 40_000_000
-
-
-async def test_t10_a_binding_request_above_a_newer_quote_goes_to_a_person_after_its_round(owner: Connection) -> None:
-    uscc = await made.enterprise(owner, limit_fen=60_000_000)
-    bank = await made.bank(owner)
-    await subscribe(owner, bank.outlet)
-    fr = await made.request(owner, uscc, "broadcast")
-    await quote(owner, uscc, 40_000_000)
-    with pytest.raises(Refused, match="over-limit"):
-        await act(owner, bank.actor, "grab", fr_id=fr, round=1, outlet_id=bank.outlet, product_id=bank.product,
-                  product_version=1, card_version=5, officer_id=None)  # fmt: skip
-    await pass_time(owner, days=1)
-    await sweep(owner)
-    assert await state(owner, fr) == "assisted"
 
 
 async def test_s2_a_transition_names_the_version_it_saw(owner: Connection) -> None:
@@ -449,11 +237,6 @@ async def test_t18_nothing_is_withdrawn_after_signing(owner: Connection) -> None
     assert fr is not None
     with pytest.raises(Refused, match="illegal-transition"):
         await act(owner, enterprise_actor(uscc), "withdraw_request", fr_id=fr["id"], version=fr["version"], note=None)
-
-
-async def order(owner: Connection, fr: str, kind: str, approver: dict[str, Any] = SECOND) -> dict[str, Any]:
-    proposed = await act(owner, FIRST, "propose_order", fr_id=fr, kind=kind, order_no="令1", note="by order")
-    return await act(owner, approver, "approve_order", approval_id=proposed["approval_id"])
 
 
 async def test_t19_cancelling_needs_four_eyes(owner: Connection) -> None:

@@ -14,8 +14,7 @@ from api.database import Connection
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.made import Bank, Refused, act, enterprise_actor
-from tests.hall.test_claim_machine import PROOF, RICH, grab, offer
-from tests.hall.test_request_machine import FIRST, SECOND, publish, subscribe, sweep, told, version
+from tests.hall.steps import FIRST, PROOF, RICH, SECOND, grab, offer, publish, subscribe, sweep, told, version
 
 Thing = TypeVar("Thing")
 NOTE = {"note": "by order"}

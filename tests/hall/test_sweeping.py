@@ -13,7 +13,7 @@ from api.metrics import REGISTRY
 from tests.hall import made
 from tests.hall.callers import serving
 from tests.hall.feeding import until
-from tests.hall.test_request_machine import pass_time, sweep, told
+from tests.hall.steps import pass_time, sweep, told
 
 Made = tuple[str, str]
 """A row's table and its subject."""
