@@ -156,6 +156,23 @@ begin
     end loop;
 end $$;
 
+create function hall.working_minutes_between(p_from timestamptz, p_until timestamptz) returns bigint
+language plpgsql stable strict as $$
+-- How many working minutes lie between two instants, a begun one counted whole; 0 where the second is not later.
+declare
+    at_work timestamptz := hall.next_working_time(p_from);
+    closing interval := make_interval(mins => hall.setting('working_day_closes')::integer);
+    closes timestamptz;
+    worked interval := '0';
+begin
+    while at_work < p_until loop
+        closes := ((at_work at time zone 'Asia/Shanghai')::date + closing) at time zone 'Asia/Shanghai';
+        worked := worked + (least(closes, p_until) - at_work);
+        at_work := hall.next_working_time(closes);
+    end loop;
+    return ceil(extract(epoch from worked) / 60)::bigint;
+end $$;
+
 -- ----------------------------------------------------------------------------------------------------------- refusals
 
 create function hall.refuse(p_code text, p_members jsonb default '{}') returns void language plpgsql as $$

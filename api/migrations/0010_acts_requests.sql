@@ -25,6 +25,12 @@ begin
     end if;
 end $$;
 
+create function hall.expect_running(fr hall.financing_request) returns void language plpgsql as $$
+-- T21: while an order suspends a request its clocks stand, and nothing moves but to its end.
+begin
+    if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
+end $$;
+
 create function hall.move_request(
     p_id text, p_edge text, p_to text, p_by text, p_at timestamptz, p_reason jsonb default '{}',
     p_working_minutes bigint default null, p_deadline timestamptz default null
@@ -147,24 +153,21 @@ begin
     return renewed;
 end $$;
 
-create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language sql stable as $$
-    -- Why nobody could win another round of this request; null: somebody could. The code of a problem.
-    select case
+create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language plpgsql stable as $$
+begin
+    -- Why nobody could win a round of this request now; null: somebody could. The code of a problem.
+    return case
         when hall.request_consent(fr, p_at) is null then hall.why_request_withheld(fr)
         when fr.quote_binds and p_at >= coalesce(fr.quote_expires_at, '-infinity') then 'quote-expired'
-        when fr.quote_binds and fr.amount_fen > coalesce(fr.quote_fen, 0) then 'over-limit' end
-$$;
+        when fr.quote_binds and (fr.amount_fen > coalesce(fr.quote_fen, 0) or hall.setting('guard_informs_only') = 0
+            and fr.amount_fen > coalesce((select hall.room(e, fr.scheme) from hall.exposure e where e.uscc = fr.uscc), 0))
+            then 'over-limit' end;
+end $$;
 
 create function hall.expect_round_possible(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
 -- T8, T20: a round that somebody could win now; where the quote binds, with what the limit has left for it.
-declare
-    why text := hall.why_no_round(fr, p_at);
-    room bigint;
+declare why text := hall.why_no_round(fr, p_at);
 begin
-    if why is null and fr.quote_binds and hall.setting('guard_informs_only') = 0 then
-        room := coalesce((select hall.room(e, fr.scheme) from hall.exposure e where e.uscc = fr.uscc), 0);
-        why := case when fr.amount_fen > room then 'over-limit' end;
-    end if;
     if why is not null then
         perform hall.refuse(why, case why when 'quote-expired' then
                 jsonb_build_object('quote_expires_at', hall.iso(fr.quote_expires_at))
@@ -256,8 +259,9 @@ begin
     if standing.state = 'draft' or hall.seeks_a_bank(standing.state) then  -- still: it may have ended before the lock
         perform hall.keep_source(standing.id, p_args, p_actor ->> 'client');
         if standing.state = 'draft' and hall.acts_for(p_actor, applicant) then
-            update hall.financing_request set amount_fen = (p_args ->> 'amount_fen')::bigint,
-                    term_months = (p_args ->> 'term_months')::integer,
+            -- And it is its own from now on: a clerk does not submit what he has not seen.
+            update hall.financing_request set registered_by = p_actor ->> 'client',
+                    amount_fen = (p_args ->> 'amount_fen')::bigint, term_months = (p_args ->> 'term_months')::integer,
                     is_first_loan = coalesce((p_args ->> 'first_loan')::boolean, is_first_loan)
                 where id = standing.id returning * into standing;
         end if;
@@ -303,6 +307,7 @@ begin
     if not hall.may_intake(p_actor, fr) then perform hall.refuse('not-found'); end if;
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'draft');
+    perform hall.expect_running(fr);
     select hall.broken_for_request(c, at) into broken from hall.consent c
         where c.id = p_args ->> 'consent_id' and c.uscc = fr.uscc;
     if not found then broken := '{is one of the enterprise}'; end if;
@@ -353,7 +358,7 @@ begin
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'quoted');
-    if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
+    perform hall.expect_running(fr);
     select jsonb_agg(jsonb_build_object('pointer', '/wishes/' || (i - 1), 'rule', 'names an institution or a product'))
         into unknown from unnest(named) with ordinality as wish (named_id, i)
         where not exists (select 1 from hall.institution where id = wish.named_id)
@@ -404,6 +409,7 @@ begin
     at := hall.hall_now();
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     perform hall.expect_state(fr.state, 'assisted');
+    perform hall.expect_running(fr);
     if p_args ->> 'to' = 'broadcast' then
         if (p_args ->> 'amount_fen')::bigint > fr.amount_fen then
             perform hall.refuse('validation', '{"errors": [{"pointer": "/amount_fen", "rule": "not above the amount asked"}]}');
@@ -476,10 +482,13 @@ begin
             perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', fr.is_suspended));
         end if;
         update hall.financing_request set is_suspended = true, suspended_at = at where id = fr.id;
+        -- The card is shown again when the order is lifted, and its gate opens anew behind that (F1).
+        update hall.round set state = 'announced', published_at = null, opens_at = null, closes_at = null
+            where fr_id = fr.id and state = 'open';
         perform hall.tell_suspension(fr, 'fin.request.suspended.v1');
     else
         if not fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": false}'); end if;
-        perform hall.start_clocks(fr, at - fr.suspended_at);
+        perform hall.start_clocks(fr, at);
         perform hall.tell_suspension(fr, 'fin.request.resumed.v1');
     end if;
     return jsonb_build_object('status', 200, 'body', jsonb_build_object('approval_id', proposal.id, 'fr_id', fr.id,
@@ -493,18 +502,33 @@ begin
         p_fr => case when live is not null then fr.id end, p_round => live);
 end $$;
 
-create function hall.start_clocks(fr hall.financing_request, p_stood interval) returns void language sql as $$
-    -- Every clock of the request goes on where it stood still (T21). An offer's own day stays as it was signed and hashed;
-    -- its life is the claim's deadline. The end of a line is the contract's.
-    update hall.financing_request set is_suspended = false, suspended_at = null, deadline = deadline + p_stood,
-        deadline_from = deadline_from + p_stood, quote_expires_at = quote_expires_at + p_stood where id = fr.id;
-    update hall.claim set deadline = deadline + p_stood, deadline_from = deadline_from + p_stood
-        where fr_id = fr.id and deadline is not null;
-    update hall.round set opens_at = opens_at + p_stood, closes_at = closes_at + p_stood
-        where fr_id = fr.id and state = 'open';
-    update hall.facility set deadline = case when is_line_over then deadline + p_stood
-            else least(deadline + p_stood, hall.start_of(line_ends_on + 2)) end
-        where fr_id = fr.id and deadline is not null;
-    update hall.drawdown set due_at = due_at + p_stood
-        where state = 'asked' and facility_id in (select id from hall.facility where fr_id = fr.id);
-$$;
+create function hall.start_clocks(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
+-- T21: every clock goes on with what was left of it when it stood still: working time with the working time, days with the
+-- days. What was set during the suspension has lost nothing before that. An offer's own day stays as it was signed and
+-- hashed: its life is the claim's deadline. A quote grows old meanwhile (a new one is free), and the end of a line is the
+-- contract's.
+begin
+    update hall.financing_request f set is_suspended = false, suspended_at = null,
+            deadline = case when due.minutes is null then f.deadline + (p_at - due.stood_from)
+                else hall.add_working_minutes(p_at, due.minutes) end,
+            deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes
+        from (select greatest(fr.suspended_at, fr.moved_at) as stood_from, case when fr.deadline_minutes is not null
+            then hall.working_minutes_between(greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as due
+        where f.id = fr.id;
+    update hall.claim c set deadline = hall.add_working_minutes(p_at, due.minutes), deadline_from = p_at,
+            deadline_minutes = due.minutes
+        from (select k.id, hall.working_minutes_between(greatest(fr.suspended_at, k.moved_at), k.deadline) as minutes
+            from hall.claim k where k.fr_id = fr.id and k.deadline is not null) as due
+        where c.id = due.id;
+    update hall.drawdown d set due_at = hall.add_working_minutes(p_at, due.minutes)
+        from (select w.id, hall.working_minutes_between(greatest(fr.suspended_at, w.asked_at), w.due_at) as minutes
+            from hall.drawdown w join hall.facility a on a.id = w.facility_id
+            where a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null) as due
+        where d.id = due.id;
+    update hall.facility f set deadline = case when f.is_line_over then due.at
+            else least(due.at, hall.start_of(f.line_ends_on + 2)) end
+        from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (
+                select max(r.at) from hall.facility_report r where r.facility_id = a.id))) as at
+            from hall.facility a where a.fr_id = fr.id and a.deadline is not null) as due
+        where f.id = due.id;
+end $$;

@@ -110,6 +110,9 @@ begin
         select * into shown from hall.round where fr_id = shown.fr_id and n = shown.n for no key update;
     end if;
     at := hall.hall_now();
+    if shown.state = 'announced' and (select is_suspended from hall.financing_request where id = shown.fr_id) then
+        perform hall.refuse('not-found');  -- T21: the card is hidden
+    end if;
     if shown.state = 'taken' then
         return jsonb_build_object('refused', 'grab-lost', 'members', jsonb_build_object('round', shown.n,
             'next_round_possible', case when shown.n < hall.setting('rounds') then 'unknown' else 'false' end));
@@ -185,11 +188,12 @@ create function hall.expect_fence(mine hall.claim, p_fence bigint, p_act text, p
 language plpgsql as $$
 -- C3: a write needs the live claim's own fence; after the lease nothing is written, swept or not.
 begin
+    if p_fence is not distinct from mine.fence and mine.ended_at is null
+            and (select is_suspended from hall.financing_request where id = mine.fr_id) then
+        perform hall.refuse('request-suspended');  -- before the deadline is asked: it stands still
+    end if;
     if p_fence is distinct from mine.fence or mine.ended_at is not null or p_at >= mine.deadline then
         perform hall.refuse('stale-fence', jsonb_build_object('fence', mine.fence, 'state', mine.state));
-    end if;
-    if (select is_suspended from hall.financing_request where id = mine.fr_id) then
-        perform hall.refuse('request-suspended');
     end if;
     insert into hall.fenced_write (claim_id, fence, act, at) values (mine.id, p_fence, p_act, p_at);
 end $$;
@@ -254,6 +258,7 @@ begin
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
     select * into strict c from hall.claim where id = c.id for no key update;
     at := hall.hall_now();
+    perform hall.expect_running(fr);
     if c.extensions > 0 then perform hall.refuse('extension-used'); end if;
     if c.state <> 'contacted' or at >= c.deadline then
         perform hall.refuse('illegal-transition', jsonb_build_object('state', c.state));
@@ -300,6 +305,7 @@ begin
     select * into strict c from hall.claim where id = c.id for no key update;
     at := hall.hall_now();
     perform hall.expect_state(c.state, 'held', 'contacted', 'offered');
+    perform hall.expect_running(fr);
     c := hall.move_claim(c.id, 'K6', 'rejected', p_actor ->> 'client', at, jsonb_build_object('code', p_args ->> 'reason'));
     perform hall.claim_is_over(fr.id, p_actor ->> 'client', at, 'rejected');
     return hall.claim_answer(200, c);
@@ -433,12 +439,12 @@ begin
     at := hall.hall_now();
     perform hall.expect_version(fr.version, (p_args ->> 'version')::integer);
     if encode(taken.sha256, 'hex') <> p_args ->> 'sha256' then perform hall.refuse('hash-mismatch'); end if;
+    perform hall.expect_running(fr);
     if c.state = 'expired' or (c.state = 'offered' and at >= c.deadline) then
         perform hall.refuse('offer-expired', jsonb_build_object('valid_until', hall.iso(taken.valid_until)));
     end if;
     perform hall.expect_state(c.state, 'offered');
     perform hall.expect_state(fr.state, 'offered');
-    if fr.is_suspended then perform hall.refuse('request-suspended'); end if;
     perform hall.end_claims(fr.id, 'K4', 'superseded', me, at, jsonb_build_object('offer_id', taken.id), c.id);
     perform hall.move_claim(c.id, 'K4', 'accepted', me, at, jsonb_build_object('offer_id', taken.id),
         p_working_minutes => hall.setting('signing_minutes'));

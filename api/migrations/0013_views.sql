@@ -1,9 +1,10 @@
 -- Who reaches what of a request (hall.md §11, A7): one function says how far, and every reading of a request asks it.
 
 create function hall.holds(p_actor jsonb, c hall.claim) returns boolean language sql volatile as $$
-    -- Whether a claim is the actor's and lives: over is over, swept or not (X2).
+    -- Whether a claim is the actor's and lives: over is over, swept or not (X2), by the clock that stands in a suspension.
     select hall.is_live(c.state) and coalesce(c.institution_id = p_actor ->> 'institution', false)
-        and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id) and hall.hall_now() < c.deadline
+        and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)
+        and coalesce((select suspended_at from hall.financing_request where id = c.fr_id), hall.hall_now()) < c.deadline
 $$;
 
 create function hall.reach(p_actor jsonb, fr hall.financing_request) returns text language sql stable as $$

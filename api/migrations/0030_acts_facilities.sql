@@ -215,8 +215,8 @@ create function hall.square(
 ) returns hall.facility language plpgsql as $$
 -- Brings the balances of a facility in line with the money known to have moved, in whatever order its reports came (L4).
 -- A revolving line is open again for what was repaid, a term loan is not. What was drawn beyond the line goes to
--- over_limit (L4b); what is in `drawn` once stays there when the line is cut. Nothing that grows takes more room than the
--- limit leaves, since others may have taken it meanwhile.
+-- over_limit (L4b); what is in `drawn` once stays there when the line is cut. Nothing that grows takes more room than its
+-- scheme's limit leaves beside all that others hold meanwhile, inside the limit and outside.
 declare
     f hall.facility;
     held hall.exposure;
@@ -225,6 +225,7 @@ declare
     line bigint;
     drawn bigint;
     committed bigint;
+    own bigint;
     room bigint;
 begin
     select * into strict f from hall.facility where id = p_facility for no key update;
@@ -238,8 +239,12 @@ begin
         case when f.is_revolving then line else least(sums.drawn, line) - sums.repaid end));
     committed := greatest(line - case when f.is_revolving then owing else sums.drawn end, 0);
     if f.counts_in_limit then
-        room := f.committed_fen + f.drawn_fen + greatest(coalesce(held.limit_target_fen, held.limit_fen)
-            - held.pending_fen - held.committed_fen - held.drawn_fen, 0);
+        own := f.committed_fen + f.drawn_fen;
+        room := greatest(own, least(coalesce(held.limit_target_fen, held.limit_fen), (
+                select s.limit_fen from hall.scheme_limit s join hall.financing_request r on r.scheme = s.scheme
+                where s.uscc = f.uscc and r.id = f.fr_id))
+            - (held.pending_fen + held.committed_fen + held.drawn_fen + held.over_limit_fen + held.unbound_committed_fen
+                + held.unbound_drawn_fen - own - f.over_limit_fen));
         drawn := least(drawn, room);
         committed := least(committed, room - drawn);
     end if;
@@ -267,9 +272,11 @@ $$;
 
 create function hall.facility_due(f hall.facility, p_state text, p_at timestamptz) returns timestamptz
 language sql stable as $$
-    -- The next look: a status report that is due, or the end of the line with one more day for reports of its last.
-    select case when p_state in ('settled', 'written_off', 'compensated') then null else least(
-        case when p_state in ('active', 'frozen', 'reduced') then p_at + make_interval(days => hall.setting('review_days')::integer)
+    -- The next look: a status report that is due, or the end of the line with one more day for reports of its last. What is
+    -- still owed after a loss or a compensation is looked at once a year, until it is recovered or written off.
+    select case when p_state = 'settled' then null
+        when p_state in ('written_off', 'compensated') and hall.outstanding(f) = 0 then null else least(
+        case when p_state in ('active', 'frozen', 'reduced', 'written_off', 'compensated') then p_at + make_interval(days => hall.setting('review_days')::integer)
             when p_state in ('overdue', 'renewed') then p_at + make_interval(days => hall.setting('status_report_days')::integer)
             end,
         case when not f.is_line_over then hall.start_of(f.line_ends_on + 2) end) end
@@ -297,6 +304,9 @@ create function hall.close_if_done(p_facility text, p_by text, p_at timestamptz)
 declare f hall.facility;
 begin
     select * into strict f from hall.facility where id = p_facility;
+    if hall.outstanding(f) = 0 and f.state in ('written_off', 'compensated') then
+        update hall.facility set deadline = null where id = f.id;
+    end if;
     if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated')
             and (select state from hall.financing_request where id = f.fr_id) in ('signed', 'active') then
         perform hall.move_request(f.fr_id, 'T17', 'CLOSED', p_by, p_at, jsonb_build_object('facility_id', f.id));
@@ -748,7 +758,7 @@ begin
     perform hall.begin_act(p_actor);
     if f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.refuse_wrong(hall.wrong_status(p_args, f));
-    if said = 'settled' and (hall.outstanding(f) > 0 or f.state = 'signed' and hall.today() <= f.line_ends_on) then
+    if said = 'settled' and hall.outstanding(f) > 0 then
         perform hall.refuse('illegal-transition', jsonb_build_object('state', f.state, 'outstanding_fen', hall.outstanding(f)));
     end if;
     insert into hall.facility_report (facility_id, as_of, state, days_past_due, five_class, restructured, line_fen,

@@ -204,6 +204,38 @@ async def test_f8_a_renewal_makes_room_for_the_new_facility_and_the_old_one_ends
     assert await state(line.hall, old["fr_id"]) == "CLOSED"
 
 
+async def test_f10_f11_a_renewed_facility_may_default_and_the_rest_after_a_compensation_be_written_off(
+    line: Signed,
+) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}"
+    fr = await made.request(owner, line.uscc, amount_fen=1_000, quote_fen=1_000, purpose="renewal")
+    await made.sign(owner, await made.claim(owner, fr, line.bank, "accepted"), renewed_from=line.facility)
+    said = {"as_of": str(line.today), "five_class": "doubtful", "restructured": False}
+    overdue = said | {"state": "overdue", "days_past_due": 91}
+    assert (await line.teller.post(f"{at}/status", overdue)).json()["state"] == "overdue"
+    paid = said | {"state": "compensated", "days_past_due": 91, "compensated_fen": 12_000, "bank_ref": reference()}
+    assert (await line.teller.post(f"{at}/status", paid)).json()["outstanding_fen"] == 8_000
+    assert await owner.fetchval("SELECT deadline FROM hall.facility WHERE id = $1", line.facility) is not None
+    lost = said | {"state": "written_off", "days_past_due": 91, "five_class": "loss", "written_off_fen": 8_000}
+    assert (await line.teller.post(f"{at}/status", lost)).json()["state"] == "written_off"
+    back = {"amount_fen": 8_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    await line.teller.post(f"{at}/repayments", back)
+    old = (await line.firm.get(at)).json()
+    assert (old["outstanding_fen"], old["deadline"]) == (0, None)
+    assert await state(line.hall, old["fr_id"]) == "CLOSED"
+
+
+async def test_f9_a_bank_may_end_a_line_that_nobody_drew_on(hall: Hall, today: date) -> None:
+    uscc = await made.enterprise(hall.owner, limit_fen=100_000)
+    bank = await made.bank(hall.owner)
+    facility = await made.facility(hall.owner, uscc, bank, 60_000)
+    teller = await hall.client("bank", institution=bank.institution)
+    said = {"state": "settled", "as_of": str(today), "days_past_due": 0, "five_class": "normal", "restructured": False}
+    assert (await teller.post(f"/v1/facilities/{facility}/status", said)).json()["state"] == "settled"
+    assert await hall.owner.fetchval("SELECT hall.available($1)", uscc) == 100_000
+    assert await hall.owner.fetchval("SELECT state FROM hall.financing_request") == "CLOSED"
+
+
 async def test_i23_a_first_loan_is_counted_once(line: Signed) -> None:
     bank = await made.bank(line.hall.owner)
     second = await made.facility(line.hall.owner, line.uscc, bank, 10_000)

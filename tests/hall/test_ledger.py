@@ -371,6 +371,38 @@ async def test_l4_a_repayment_reported_before_its_drawdown_waits_in_a_case_that_
     assert await owner.fetch(still_open) == []
 
 
+async def status(owner: Any, bank: made.Bank, facility: str, state: str, line: int | None = None) -> Any:
+    """Report how a facility stands today."""
+    args = {"state": state, "days_past_due": 0, "five_class": "normal", "restructured": False, "line_fen": line,
+            "as_of": str(await owner.fetchval("SELECT hall.today()"))}  # fmt: skip
+    return await made.act(owner, bank.actor, "report_status", facility_id=facility, **args)
+
+
+@pytest.mark.parametrize(
+    "held_by", ["money beyond another line", "an unbound facility", "a smaller limit of its scheme"]
+)
+async def test_l4_a_restored_line_takes_no_room_that_stands_elsewhere(owner: Any, held_by: str) -> None:
+    uscc = await made.enterprise(owner, limit_fen=100_000)
+    cut, other = await made.bank(owner), await made.bank(owner)
+    facility = await made.facility(owner, uscc, cut, 60_000)
+    await status(owner, cut, facility, "reduced", 1)
+    if held_by == "money beyond another line":
+        beside = await made.facility(owner, uscc, other, 40_000)
+        await report(owner, other, "report_drawdown", beside, 99_000)
+        left = 1_000
+    elif held_by == "an unbound facility":
+        await made.facility(owner, uscc, other, 90_000, quote_binds=False)
+        left = 10_000
+    else:
+        await made.limit(owner, uscc, 100_000, scheme="second")
+        await made.limit(owner, uscc, 10_000)
+        left = 10_000
+    await status(owner, cut, facility, "active")
+    row = await owner.fetchrow("SELECT committed_fen, drawn_fen FROM hall.facility WHERE id = $1", facility)
+    assert tuple(row) == (left, 0)
+    assert await broken_money(owner) == {}
+
+
 async def test_l8_a_guard_that_only_informs_lets_it_pass_outside_the_limit_and_says_so(owner: Any) -> None:
     uscc = await made.enterprise(owner, limit_fen=10)
     await owner.execute("UPDATE hall.setting SET value = 1 WHERE name = 'guard_informs_only'")

@@ -53,12 +53,12 @@ F3 active reduced > frozen
 F4 frozen > active reduced
 F5 active > reduced
 F5 reduced > active
-F6 active reduced frozen > overdue
+F6 active reduced frozen renewed > overdue
 F7 overdue > active reduced frozen
 F8 active reduced overdue > renewed
 F9 signed active frozen reduced overdue renewed > settled
-F10 active frozen reduced overdue > written_off
-F11 active frozen reduced overdue written_off > compensated
+F10 active frozen reduced overdue renewed compensated > written_off
+F11 active frozen reduced overdue renewed written_off > compensated
 """
 # What the specification's sentences need and its tables do not list; each has its note in the file.
 ADDED = """

@@ -1,6 +1,6 @@
 """The request's machine (hall.md §3), on the database alone: each edge, its guard, its deadline."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
@@ -17,6 +17,7 @@ from tests.hall.steps import (
     order,
     pass_time,
     publish,
+    revoke,
     state,
     submit,
     subscribe,
@@ -263,7 +264,86 @@ async def test_t21_a_suspended_request_is_hidden_and_its_clocks_stand_still(owne
     await pass_time(owner, days=9)
     assert await sweep(owner) == []
     await order(owner, fr, "resume")
+    with pytest.raises(Refused, match="gate-not-open"):
+        await act(owner, bank.actor, "grab", **grab)  # F1: nobody acts before the card is published again
+    await publish(owner)
     assert (await act(owner, bank.actor, "grab", **grab))["state"] == "held"
+
+
+async def at(owner: Connection, moment: str) -> None:
+    """Set the hall's clock to a moment of Beijing."""
+    await owner.execute(
+        """
+        INSERT INTO hall.clock_offset (tenant, "offset")
+        VALUES ('default', ($1::timestamp AT TIME ZONE 'Asia/Shanghai') - clock_timestamp())
+        ON CONFLICT (tenant) DO UPDATE SET "offset" = excluded."offset"
+        """,
+        datetime.fromisoformat(moment),
+    )
+
+
+async def test_t21_what_was_left_of_working_time_is_left_when_the_order_is_lifted(owner: Connection) -> None:
+    """Monday 10:30 with 90 minutes to the deadline, lifted after hours: due on Tuesday at 10:30, not in the night."""
+    await at(owner, "2026-11-30T10:00")
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    claim = await made.claim(owner, await made.request(owner, uscc, "broadcast"), bank)
+    await owner.execute(
+        """
+        UPDATE hall.claim SET deadline = hall.hall_now() + interval '2 hours', deadline_from = hall.hall_now(),
+            deadline_minutes = 120
+        """
+    )
+    await at(owner, "2026-11-30T10:30")
+    await order(owner, claim.fr, "suspend")
+    await at(owner, "2026-11-30T17:30")
+    await order(owner, claim.fr, "resume")
+    local = "SELECT (deadline AT TIME ZONE 'Asia/Shanghai')::text FROM hall.claim"
+    assert (await told(owner, local))[:16] == "2026-12-01 10:30"
+    assert await told(owner, "SELECT deadline_minutes FROM hall.claim") == 90
+
+
+async def test_t21_while_the_clocks_stand_nobody_is_told_that_his_time_is_over(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    held_ = await made.claim(owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a"), bank)
+    offered = await made.claim(
+        owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="b"), bank, "offered"
+    )
+    for claim in (held_, offered):
+        await order(owner, claim.fr, "suspend")
+    await pass_time(owner, days=20)
+    fenced = {"claim_id": held_.id, "fence": held_.fence}
+    side = enterprise_actor(uscc)
+    tries = [
+        (bank.actor, "contact_enterprise", fenced | {"method": "call", "proof_sha256": made.HASH}),
+        (bank.actor, "give_up_claim", fenced | {"to": "released", "reason": "busy"}),
+        (side, "reject_claim", {"claim_id": held_.id, "reason": "too-slow"}),
+        (side, "agree_extension", {"claim_id": held_.id}),
+        (side, "accept_offer", {"offer_id": offered.offer, "version": await version(owner, offered.fr),
+                                "sha256": made.HASH}),
+    ]  # fmt: skip
+    for who, name, args in tries:
+        with pytest.raises(Refused, match="request-suspended"):
+            await act(owner, who, name, **args)
+    with pytest.raises(Refused, match="stale-fence"):
+        await act(owner, bank.actor, "contact_enterprise", claim_id=held_.id, fence=held_.fence + 7, method="call",
+                  proof_sha256=made.HASH)  # fmt: skip
+    look = "SELECT hall.look_at_dossier($1::text::jsonb, $2) ->> 'uscc'"
+    assert await told(owner, look, made.json_of(bank.actor), held_.id) == uscc
+
+
+async def test_t21_an_order_is_lifted_without_a_gift_of_time_to_what_began_meanwhile(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    consent = await made.consent(owner, uscc)
+    fr = await made.request(owner, uscc, "broadcast", consent_id=consent)
+    await order(owner, fr, "suspend")
+    await pass_time(owner, days=20)
+    await revoke(owner, uscc, consent)  # goes to a person, whose time begins now
+    before = await told(owner, "SELECT deadline FROM hall.financing_request WHERE id = $1", fr)
+    await order(owner, fr, "resume")
+    after = await told(owner, "SELECT deadline FROM hall.financing_request WHERE id = $1", fr)
+    assert after - before < timedelta(minutes=2)
 
 
 async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(owner: Connection) -> None:
@@ -275,8 +355,10 @@ async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(
     signed = await told(owner, "SELECT fr_id FROM hall.facility WHERE id = $1", facility)
     await act(owner, enterprise_actor(uscc), "ask_drawdown", facility_id=facility, amount_fen=1_000)
     quoted = await made.request(owner, uscc, "quoted", purpose="c")
+    await owner.execute("UPDATE hall.financing_request SET deadline = quote_expires_at WHERE id = $1", quoted)
     clocks = """
-        SELECT (SELECT quote_expires_at FROM hall.financing_request WHERE id = $1) AS quote,
+        SELECT (SELECT deadline FROM hall.financing_request WHERE id = $1) AS quote,
+            (SELECT quote_expires_at FROM hall.financing_request WHERE id = $1) AS expiry,
             (SELECT deadline FROM hall.claim WHERE id = $2) AS offer,
             (SELECT due_at FROM hall.drawdown WHERE facility_id = $3) AS drawdown,
             (SELECT deadline <= hall.start_of(line_ends_on + 2) FROM hall.facility WHERE id = $3) AS line
@@ -292,7 +374,8 @@ async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(
     assert before is not None
     assert after is not None
     for clock in ("quote", "offer", "drawdown"):
-        assert timedelta(days=20) <= after[clock] - before[clock] < timedelta(days=20, minutes=1), clock
+        assert timedelta(days=17) <= after[clock] - before[clock] < timedelta(days=24), clock
+    assert after["expiry"] == before["expiry"], "credit facts do not stand still: the firm is quoted anew, free"
     assert after["line"], "the end of a line is the contract's"
     assert await told(owner, "SELECT valid_until < hall.hall_now() FROM hall.offer WHERE claim_id = $1", claim.id)
     said = await act(owner, enterprise_actor(uscc), "accept_offer", offer_id=claim.offer, sha256=made.HASH,

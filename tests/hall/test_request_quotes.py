@@ -70,3 +70,16 @@ async def test_t10_a_binding_request_above_a_newer_quote_goes_to_a_person_after_
     await pass_time(owner, days=1)
     await sweep(owner)
     assert await state(owner, fr) == "assisted"
+
+
+async def test_t10_a_request_whose_limit_another_holds_is_not_broadcast_on(owner: Connection) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    await subscribe(owner, bank.outlet)
+    waits = await made.request(owner, uscc, "broadcast", purpose="a")
+    await made.claim(owner, await made.request(owner, uscc, "broadcast", purpose="b"), bank, "accepted")
+    await pass_time(owner, hours=9)
+    await sweep(owner)
+    assert await state(owner, waits) == "assisted"
+    note = await told(owner, "SELECT note FROM hall.hall_case WHERE subject = $1", f"fr/{waits}")
+    assert note == "no further round: over-limit"
