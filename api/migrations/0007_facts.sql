@@ -517,12 +517,6 @@ create index access_log_enterprise on hall.access_log (uscc, id);
 create index access_log_consent on hall.access_log (consent_id) where consent_id is not null;
 call hall.append_only('hall.access_log');
 
-create function hall.holds_claim(p_uscc text, p_institution text) returns boolean language sql stable as $$
-    select exists (
-        select 1 from hall.claim c join hall.financing_request r on r.id = c.fr_id
-        where r.uscc = p_uscc and c.institution_id = p_institution and c.ended_at is null)
-$$;
-
 create function hall.names_recipient(p_recipients text[], p_institution text, p_holds_claim boolean) returns boolean
 language sql immutable as $$
     select p_institution = any (p_recipients) or (p_holds_claim and 'claiming-institution' = any (p_recipients))
@@ -616,7 +610,7 @@ declare
     shown jsonb;
 begin
     foreach about in array p_usccs loop
-        holds := hall.holds_claim(about, bank);
+        holds := hall.holds_claim(p_actor, about);
         consent := hall.consent_for(about, bank, 'limit', p_purpose, holds);
         if consent is null then
             shown := jsonb_build_object('uscc', about, 'withheld', hall.why_withheld(about, bank, 'limit', p_purpose, holds));
@@ -705,7 +699,7 @@ begin
     for told in
         select i.id from hall.institution i
         where i.id = any (given.recipients)
-            or 'claiming-institution' = any (given.recipients) and (hall.holds_claim(given.uscc, i.id)
+            or 'claiming-institution' = any (given.recipients) and (hall.holds_claim(jsonb_build_object('institution', i.id), given.uscc)
                 or exists (select 1 from hall.access_log a where a.consent_id = given.id and a.institution_id = i.id))
         order by i.id
     loop

@@ -248,6 +248,27 @@ async def test_x2_the_dossier_ends_with_the_claim_and_every_look_is_logged(owner
     assert [tuple(one) for one in logged] == [(claim.bank.institution, "dossier")]
 
 
+async def test_x2_the_limit_ends_with_the_lease_and_is_the_holding_outlets_alone(owner: Connection) -> None:
+    """The consent names the claiming institution: a client bound to a sister outlet is none, nor who holds no more."""
+    claim = await held(owner)
+    bank, uscc = claim.bank, claim.uscc
+    sister, _ = await made.outlet(owner, bank.institution)
+    whole, own, other = [bank.actor | {"outlet": outlet} for outlet in (None, bank.outlet, sister)]
+
+    async def withheld(who: dict[str, Any]) -> str | None:
+        look = "SELECT look ->> 'withheld' FROM hall.look_at_limits($1::text::jsonb, $2, 'financing') AS look"
+        return await owner.fetchval(look, made.json_of(who), [uscc])
+
+    async def sees_consent(who: dict[str, Any]) -> bool:
+        return await told(owner, "SELECT hall.holds_claim($1::text::jsonb, $2)", made.json_of(who), uscc)
+
+    assert [await withheld(who) for who in (whole, own, other)] == [None, None, "consent-missing"]
+    assert [await sees_consent(who) for who in (whole, own, other)] == [True, True, False]
+    await owner.execute("UPDATE hall.claim SET deadline = hall.hall_now() WHERE id = $1", claim.id)  # no sweeper came by
+    assert [await withheld(who) for who in (whole, own, other)] == ["consent-missing"] * 3
+    assert not await sees_consent(whole)
+
+
 async def test_p5_without_a_consent_the_holder_sees_neither_who_nor_how_much_and_every_look_is_logged(
     owner: Connection,
 ) -> None:
