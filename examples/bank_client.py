@@ -6,10 +6,11 @@
     python bank_client.py bank.json --token    prints an access token for ten minutes
 
 It needs httpx2 and PyJWT with cryptography, and nothing of the hall's own code. `bank.json` holds `url`, `client`,
-`kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version) and, where the hall's name differs
-from its address, `issuer`. Beside it lies `bank.json.state`: how far the stream was read, and every act under its
-Idempotency-Key, written down before it is sent. Kill the program whenever you like: started again it reads on where it
-stood, and repeats what it cannot know the answer of with the same key, which the hall does once.
+`kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version), the `officer` who holds the claims
+where the outlet has officers and, where the hall's name differs from its address, `issuer`. Beside it lies
+`bank.json.state`: how far the stream was read, and every act under its Idempotency-Key, written down before it is sent.
+Kill the program whenever you like: started again it reads on where it stood, and repeats what it cannot know the answer
+of with the same key, which the hall does once.
 
 What a bank decides for itself stands in three functions at the end: `wanted`, `offered` and `contract_of`.
 """
@@ -282,7 +283,7 @@ class Outlet:
         gate = datetime.fromisoformat(card["opens_at"]) - (datetime.now(UTC) + self.clock)
         time.sleep(max(0.0, gate.total_seconds()))
         body = {"round": round_no, "outlet_id": self.config["outlet"], "product_id": self.config["product"],
-            "card_version": card["card_version"]}  # fmt: skip
+            "card_version": card["card_version"], "officer_id": self.config.get("officer")}  # fmt: skip
         try:
             won = self.hall.act(f"grab {fr} {round_no}", f"/v1/financing-requests/{fr}/claims", body)
         except Refused as refused:
