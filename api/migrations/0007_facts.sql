@@ -489,6 +489,13 @@ create table hall.revocation_notice (
 comment on table hall.revocation_notice is 'who was told of a revocation and must acknowledge it';
 call hall.append_only('hall.revocation_notice');
 
+create table hall.awaited_acknowledgement (
+    consent_id text primary key references hall.consent_revocation,
+    due_at timestamptz not null
+);
+comment on table hall.awaited_acknowledgement is 'revocations whose time to be acknowledged runs; the last acknowledgement or the sweeper takes the row away';
+create index awaited_acknowledgement_due on hall.awaited_acknowledgement (due_at);
+
 create table hall.revocation_acknowledged (
     consent_id text not null,
     institution_id text not null,
@@ -709,6 +716,8 @@ begin
                 'revoked_at', hall.iso(at), 'acknowledge_by', hall.iso(due)),
             p_uscc => given.uscc, p_institution => told);
     end loop;
+    insert into hall.awaited_acknowledgement (consent_id, due_at)
+        select given.id, due where exists (select 1 from hall.revocation_notice where consent_id = given.id);
     for fr in select * from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
         if hall.request_consent(fr, at) is null then
             perform hall.end_live_round(fr.id, at);
@@ -718,16 +727,31 @@ begin
     return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));
 end $$;
 
+create function hall.unacknowledged(p_consent text) returns text[] language sql volatile as $$
+    -- Institutions that were told of a revocation and have not acknowledged it.
+    select coalesce(array_agg(n.institution_id order by n.institution_id), '{}')
+    from hall.revocation_notice n left join hall.revocation_acknowledged a using (consent_id, institution_id)
+    where n.consent_id = p_consent and a.consent_id is null
+$$;
+
 create function hall.act_acknowledge_revocation(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- The last acknowledgement ends the wait, and closes the case if it came too late.
 begin
     perform hall.begin_act(p_actor);
     if not exists (select 1 from hall.revocation_notice
             where consent_id = p_args ->> 'consent_id' and institution_id = p_actor ->> 'institution') then
         perform hall.refuse('not-found');
     end if;
+    -- Of two at once each would miss the other's, and nobody would be the last.
+    perform 1 from hall.consent where id = p_args ->> 'consent_id' for no key update;
     insert into hall.revocation_acknowledged (consent_id, institution_id, acknowledged_by, acknowledged_at)
         values (p_args ->> 'consent_id', p_actor ->> 'institution', p_actor ->> 'client', hall.hall_now())
         on conflict (consent_id, institution_id) do nothing;
+    if hall.unacknowledged(p_args ->> 'consent_id') = '{}' then
+        delete from hall.awaited_acknowledgement where consent_id = p_args ->> 'consent_id';
+        perform hall.close_case('revocation-unacknowledged', 'consent/' || (p_args ->> 'consent_id'),
+            p_actor ->> 'client', 'acknowledged by all', hall.hall_now());
+    end if;
     return jsonb_build_object('status', 200, 'body', (
         select jsonb_build_object('consent_id', consent_id, 'acknowledged_at', hall.iso(acknowledged_at))
         from hall.revocation_acknowledged
