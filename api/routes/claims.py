@@ -110,7 +110,7 @@ Bank = Annotated[Caller, Depends(allowed("claim:write"))]
 Offerer = Annotated[Caller, Depends(allowed("offer:write"))]
 Owner = Annotated[Caller, Depends(allowed("fr:write"))]
 Acceptor = Annotated[Caller, Depends(allowed("offer:accept"))]
-Either = Annotated[Caller, Depends(allowed("claim:write", "fr:write", "case:write"))]
+Either = Annotated[Caller, Depends(allowed("claim:write", "fr:write"))]
 
 
 def fence_of(claim_fence: Annotated[int | None, Header(ge=1, le=2**62)] = None) -> int:
@@ -236,7 +236,6 @@ async def compare_offers(fr_id: FrId, request: Request, caller: Owner) -> Respon
         "hash-mismatch",
         "offer-expired",
         "illegal-transition",
-        "over-limit",
         "request-suspended",
     ),
 )

@@ -120,7 +120,7 @@ class Ordered(BaseModel):
 
 Intake = Annotated[Caller, Depends(allowed("fr:write", "fr:intake"))]
 Owner = Annotated[Caller, Depends(allowed("fr:write"))]
-Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write", "ops:read"))]
+Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write"))]
 
 
 @router.post(
