@@ -117,7 +117,7 @@ async def consent_of(pool: Pool, caller: Caller, uscc: str, consent_id: str) -> 
         """
         SELECT hall.consent_body(c.id) FROM hall.consent c
         WHERE c.id = $1 AND c.uscc = $2 AND (hall.acts_for($3, c.uscc)
-            OR hall.names_recipient(c.recipients, $3 ->> 'institution', hall.holds_claim(c.uscc, $3 ->> 'institution'))
+            OR hall.names_recipient(c.recipients, $3 ->> 'institution', hall.holds_claim($3, c.uscc))
             OR EXISTS (SELECT 1 FROM hall.revocation_notice n
                 WHERE n.consent_id = c.id AND n.institution_id = $3 ->> 'institution'))
         """,

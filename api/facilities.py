@@ -203,6 +203,7 @@ class Case(BaseModel):
     opened_at: str
     due_at: str
     due_is_provisional: bool
+    overdue_at: str | None
     closed_at: str | None
     closed_by: str | None
     closing_note: str | None
@@ -251,13 +252,14 @@ async def exposure_view(connection: Connection, caller: Caller, uscc: str) -> Js
 
 
 async def cases(
-    connection: Connection, *, is_open: bool | None, kind: str | None, after: str, most: int
+    connection: Connection, *, is_open: bool | None, is_overdue: bool, kind: str | None, after: str, most: int
 ) -> list[asyncpg.Record]:
     """Cases in the order of their opening.
 
     Args:
         connection: of the service.
         is_open: None: closed ones too.
+        is_overdue: those alone that nobody closed in time.
         kind: None: of every kind.
         after: id of the last case of the page before.
         most: rows.
@@ -267,6 +269,7 @@ async def cases(
         SELECT hall.case_body(k) AS found
         FROM hall.hall_case AS k
         WHERE k.id > $1 AND ($2::boolean IS NULL OR (k.closed_at IS NULL) = $2) AND ($3::text IS NULL OR k.kind = $3)
+            AND (NOT $5 OR k.overdue_at IS NOT NULL)
         ORDER BY k.id
         LIMIT $4
         """,
@@ -274,4 +277,5 @@ async def cases(
         is_open,
         kind,
         most,
+        is_overdue,
     )

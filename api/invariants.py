@@ -328,8 +328,11 @@ _TRACES = (
             UNION ALL SELECT 'claim/' || id, fr_id, deadline FROM hall.claim
             UNION ALL SELECT 'round/' || fr_id || '/' || n, fr_id, closes_at FROM hall.round WHERE state = 'open'
             UNION ALL SELECT 'facility/' || id, fr_id, deadline FROM hall.facility
-        ) AS late JOIN hall.financing_request f ON f.id = late.fr_id
-        WHERE late.deadline < hall.hall_now() - interval '5 s' AND NOT f.is_suspended
+            UNION ALL SELECT 'revocation/' || consent_id, NULL, due_at FROM hall.awaited_acknowledgement
+            UNION ALL SELECT 'case/' || id, NULL, due_at FROM hall.hall_case
+                WHERE closed_at IS NULL AND overdue_at IS NULL
+        ) AS late LEFT JOIN hall.financing_request f ON f.id = late.fr_id
+        WHERE late.deadline < hall.hall_now() - interval '5 s' AND f.is_suspended IS NOT TRUE
             AND NOT EXISTS (SELECT 1 FROM hall.hall_case k
                 WHERE k.kind = 'deadline-stuck' AND k.subject = late.subject AND k.closed_at IS NULL)
         UNION ALL
@@ -342,11 +345,15 @@ _TRACES = (
         """
         SELECT l.id
         FROM hall.access_log l LEFT JOIN hall.consent c ON c.id = l.consent_id AND c.uscc = l.uscc
-            LEFT JOIN hall.consent_revocation r ON r.consent_id = c.id,
+            LEFT JOIN hall.consent_revocation r ON r.consent_id = c.id
+            LEFT JOIN hall.client who ON who.id = l.client_id,
         LATERAL (SELECT EXISTS (
             SELECT 1 FROM hall.claim k JOIN hall.financing_request f ON f.id = k.fr_id
+                LEFT JOIN hall.history fired ON fired.machine = 'claim' AND fired.subject_id = k.id
+                    AND fired.reason ? 'due'
             WHERE f.uscc = l.uscc AND k.institution_id = l.institution_id AND k.claimed_at <= l.at
-                AND l.at < coalesce(k.ended_at, 'infinity')) AS now) AS holds
+                AND k.outlet_id = coalesce(who.outlet_id, k.outlet_id)
+                AND l.at < least(k.ended_at, k.deadline, (fired.reason ->> 'due')::timestamptz)) AS now) AS holds
         WHERE l.institution_id IS NOT NULL AND l.withheld IS NULL AND NOT coalesce(
             l.at >= c.valid_from AND l.at < c.valid_to AND l.at < coalesce(r.revoked_at, 'infinity')
             AND (l.what <> 'dossier' OR holds.now)

@@ -6,8 +6,9 @@
     python bank_client.py bank.json --token    prints an access token for ten minutes
 
 It needs httpx2 and PyJWT with cryptography, and nothing of the hall's own code. `bank.json` holds `url`, `client`,
-`kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version) and, where the hall's name differs
-from its address, `issuer`. Beside it lies `bank.json.state`: how far the stream was read, and every act under its
+`kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version), the `officer` who holds the claims
+where the outlet has officers and, where the hall's name differs from its address, `issuer`. Beside it lies
+`bank.json.state`: how far the stream was read, which cards wait for their gate, and every act under its
 Idempotency-Key, written down before it is sent. Kill the program whenever you like: started again it reads on where it
 stood, and repeats what it cannot know the answer of with the same key, which the hall does once.
 
@@ -15,12 +16,17 @@ What a bank decides for itself stands in three functions at the end: `wanted`, `
 """
 
 import argparse
+import heapq
 import json
 import os
 import secrets
 import sys
+import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -35,6 +41,9 @@ ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 RENEW_SECONDS = 60
 SILENCE_SECONDS = 45.0
 """The hall sends a sign of life every 15 s; a stream silent for three of them is dead."""
+
+RACERS = 8
+"""So many calls at once: cards of one gate do not wait for each other."""
 
 MOST_KEPT = 2000
 LINE_MONTHS = 12
@@ -55,27 +64,35 @@ class Refused(Exception):
 
 
 class State:
-    """What outlives the program: written whole to a file beside the old one, which is then replaced."""
+    """What outlives the program: written whole to a file beside the old one, which is then replaced.
+
+    Whoever changes it holds `lock`: the stream is read in one thread while others race.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.lock = threading.RLock()
         known: Json = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         self.cursor: str | None = known.get("cursor")
         self.last: str | None = known.get("last")
         self.seen: list[str] = known.get("seen", [])
         self.acts: dict[str, Json] = known.get("acts", {})
+        self.cards: dict[str, Json] = known.get("cards", {})
+        """By request: what waits for its gate, or is being raced for and not done with."""
 
     def save(self) -> None:
         """Keep it, so that a crash at any moment leaves the old state or the new one."""
-        self.seen = self.seen[-MOST_KEPT:]
-        for oldest in list(self.acts)[:-MOST_KEPT]:
-            del self.acts[oldest]
-        beside = self._path.with_name(self._path.name + ".part")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump({"cursor": self.cursor, "last": self.last, "seen": self.seen, "acts": self.acts}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        with self.lock:
+            self.seen = self.seen[-MOST_KEPT:]
+            for oldest in list(self.acts)[:-MOST_KEPT]:
+                del self.acts[oldest]
+            kept = {"cursor": self.cursor, "last": self.last, "seen": self.seen, "acts": self.acts, "cards": self.cards}
+            beside = self._path.with_name(self._path.name + ".part")
+            with beside.open("w", encoding="utf-8") as file:
+                json.dump(kept, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
 
 
 class Hall:
@@ -88,24 +105,26 @@ class Hall:
         self._http = httpx2.Client(base_url=config["url"], timeout=30)
         self._token = ""
         self._renew_at = 0.0
+        self._renewing = threading.Lock()
 
     def token(self) -> str:
         """An access token; a new one is fetched a minute before the old one ends."""
-        if time.monotonic() >= self._renew_at:
-            now = int(time.time())
-            client = self._config["client"]
-            claims = {"iss": client, "sub": client, "aud": self._config.get("issuer", self._config["url"]),
-                "jti": secrets.token_hex(16), "iat": now, "exp": now + 120}  # fmt: skip
-            algorithm = self._config.get("algorithm", "EdDSA")
-            form = {
-                "grant_type": "client_credentials",
-                "client_assertion_type": ASSERTION_TYPE,
-                "client_assertion": jwt.encode(claims, self._key, algorithm, headers={"kid": self._config["kid"]}),
-            }
-            granted = _body(self._http.post("/oauth/token", data=form))
-            self._token = granted["access_token"]
-            self._renew_at = time.monotonic() + granted["expires_in"] - RENEW_SECONDS
-        return self._token
+        with self._renewing:
+            if time.monotonic() >= self._renew_at:
+                now = int(time.time())
+                client = self._config["client"]
+                claims = {"iss": client, "sub": client, "aud": self._config.get("issuer", self._config["url"]),
+                    "jti": secrets.token_hex(16), "iat": now, "exp": now + 120}  # fmt: skip
+                algorithm = self._config.get("algorithm", "EdDSA")
+                form = {
+                    "grant_type": "client_credentials",
+                    "client_assertion_type": ASSERTION_TYPE,
+                    "client_assertion": jwt.encode(claims, self._key, algorithm, headers={"kid": self._config["kid"]}),
+                }
+                granted = _body(self._http.post("/oauth/token", data=form))
+                self._token = granted["access_token"]
+                self._renew_at = time.monotonic() + granted["expires_in"] - RENEW_SECONDS
+            return self._token
 
     def get(self, path: str, **query: str) -> Json:
         """Read."""
@@ -120,15 +139,17 @@ class Hall:
         Raises:
             Refused: for good.
         """
-        kept = self._state.acts.get(name)
-        if kept is None:
-            kept = {"key": secrets.token_hex(16), "body": body, "status": None, "answer": None}
-            self._state.acts[name] = kept
-            self._state.save()
+        with self._state.lock:
+            kept = self._state.acts.get(name)
+            if kept is None:
+                kept = {"key": secrets.token_hex(16), "body": body, "status": None, "answer": None}
+                self._state.acts[name] = kept
+                self._state.save()
         if kept["status"] is None:
             response = self._sent(path, kept, fence)
-            kept["status"], kept["answer"] = response.status_code, response.json()
-            self._state.save()
+            with self._state.lock:
+                kept["status"], kept["answer"] = response.status_code, response.json()
+                self._state.save()
         if kept["status"] >= 400:
             raise Refused(kept["status"], kept["answer"])
         return kept["answer"]
@@ -181,6 +202,40 @@ def _body(response: httpx2.Response) -> Json:
     return response.json()
 
 
+class Gates:
+    """Cards that wait for their gate, the earliest first, in a thread of its own: the stream is read on meanwhile.
+
+    Args:
+        now: the hall's time.
+        opened: called with each card whose gate has opened.
+    """
+
+    def __init__(self, now: Callable[[], datetime], opened: Callable[[Json], object]) -> None:
+        self._now, self._opened = now, opened
+        self._heap: list[tuple[datetime, int, Json]] = []
+        self._count = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def add(self, card: Json) -> None:
+        """Let a card wait."""
+        with self._changed:
+            self._count += 1  # of two with the same gate the first one goes first
+            heapq.heappush(self._heap, (datetime.fromisoformat(card["opens_at"]), self._count, card))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                seconds = (self._heap[0][0] - self._now()).total_seconds() if self._heap else SILENCE_SECONDS
+                if seconds > 0:
+                    # Not over the whole weekend in one: somebody may set a clock.
+                    self._changed.wait(min(seconds, SILENCE_SECONDS))
+                    continue
+                card = heapq.heappop(self._heap)[2]
+            self._opened(card)
+
+
 class Outlet:
     """One outlet at work: it follows the hall and does what each event asks for."""
 
@@ -192,6 +247,17 @@ class Outlet:
         self.signed = False
         self.clock = timedelta(0)
         self.known: Json | None = None
+        self.racers = ThreadPoolExecutor(RACERS)
+        self.gates = Gates(self.now, lambda card: self.begin(self.race, card))
+
+    def now(self) -> datetime:
+        """The hall's time."""
+        return datetime.now(UTC) + self.clock
+
+    def begin(self, errand: Callable[..., None], *args: object) -> None:
+        """Do it in one of the racers' threads, in the order in which errands came."""
+        with suppress(RuntimeError):  # the program ends; what is left stands in the state
+            self.racers.submit(errand, *args).add_done_callback(_tell_fault)
 
     def product(self) -> Json:
         """The version of the product that the outlet claims with; a version never changes, so it is read once."""
@@ -202,6 +268,8 @@ class Outlet:
 
     def work(self) -> None:
         """Follow the hall for ever: after each end of the stream, whatever its reason, a new one where it stood."""
+        for card in list(self.state.cards.values()):
+            self.gates.add(card)  # what waited, or was under way, when the program ended
         while not (self.once and self.signed):
             try:
                 if self.state.cursor is None:
@@ -223,7 +291,7 @@ class Outlet:
         page = self.hall.get("/v1/hall", **query)
         self.set_clock(page["read_at"])
         for card in page["items"]:
-            self.race(card)
+            self.expect(card)
         self.state.cursor, self.state.last = page["as_of"], None
         self.state.save()
 
@@ -254,10 +322,12 @@ class Outlet:
             envelope = json.loads(event.data)
             if envelope["id"] not in self.state.seen:
                 self.handle(envelope)
-                self.state.seen.append(envelope["id"])
+                with self.state.lock:
+                    self.state.seen.append(envelope["id"])
             # Only now: what was not finished comes again after a crash.
-            self.state.cursor, self.state.last = f"{epoch}.{sequence}", sequence
-            self.state.save()
+            with self.state.lock:
+                self.state.cursor, self.state.last = f"{epoch}.{sequence}", sequence
+                self.state.save()
             if self.once and self.signed:
                 return
 
@@ -265,8 +335,10 @@ class Outlet:
         """Do what an event asks for; done a second time it changes nothing."""
         told = envelope["data"]
         match envelope["type"]:
-            case "fin.request.broadcast.v1" if "opens_at" in told:
-                self.race(told)
+            case "fin.request.broadcast.v1" | "fin.request.resumed.v1" if "opens_at" in told:
+                self.expect(told)
+            case "fin.round.taken.v1" | "fin.round.closed.v1" | "fin.request.suspended.v1":
+                self.forget(told["fr_id"])
             case "fin.claim.accepted.v1":
                 self.sign(told)
             case "fin.claim.lapsed.v1" | "fin.claim.rejected.v1" | "fin.claim.superseded.v1" as ended:
@@ -274,26 +346,57 @@ class Outlet:
             case _:
                 pass
 
+    def expect(self, card: Json) -> None:
+        """Wait for the gate of a card that we want; the stream is read on meanwhile."""
+        if wanted(card["card"], self.product()):
+            with self.state.lock:
+                self.state.cards[card["fr_id"]] = card
+                self.state.save()
+            self.gates.add(card)
+
+    def forget(self, fr: str) -> None:
+        """The card is gone, or hidden until it is resumed. What we began to grab is ended by the hall's answer."""
+        with self.state.lock:
+            card = self.state.cards.get(fr)
+            if card is not None and grab_of(card) not in self.state.acts:
+                self.done_with(card)
+
+    def done_with(self, card: Json) -> None:
+        """Nothing more is to be done for a card; a newer one of the same request waits on."""
+        with self.state.lock:
+            if self.state.cards.get(card["fr_id"]) == card:
+                del self.state.cards[card["fr_id"]]
+                self.state.save()
+
     def race(self, card: Json) -> None:
-        """Grab a card as soon as its gate opens, and go on to the offer."""
-        fr, round_no = card["fr_id"], card["round"]
-        if not wanted(card["card"], self.product()):
+        """Grab a card whose gate is open. What follows comes behind the other grabs of the same gate."""
+        if self.state.cards.get(card["fr_id"]) != card:
             return
-        gate = datetime.fromisoformat(card["opens_at"]) - (datetime.now(UTC) + self.clock)
-        time.sleep(max(0.0, gate.total_seconds()))
-        body = {"round": round_no, "outlet_id": self.config["outlet"], "product_id": self.config["product"],
-            "card_version": card["card_version"]}  # fmt: skip
+        fr = card["fr_id"]
+        body = {"round": card["round"], "outlet_id": self.config["outlet"], "product_id": self.config["product"],
+            "card_version": card["card_version"], "officer_id": self.config.get("officer")}  # fmt: skip
         try:
-            won = self.hall.act(f"grab {fr} {round_no}", f"/v1/financing-requests/{fr}/claims", body)
+            won = self.hall.act(grab_of(card), f"/v1/financing-requests/{fr}/claims", body)
         except Refused as refused:
             print(f"not ours: {refused.code}", flush=True)
+            self.done_with(card)
             return
         print(f"grabbed {fr} as {won['claim_id']}, fence {won['fence']}, until {won['lease_until']}", flush=True)
+        self.begin(self.work_on, card, won)
+
+    def work_on(self, card: Json, won: Json) -> None:
+        """Go on from a claim to its offer."""
         try:
             self.make_offer(won["claim_id"], won["fence"])
         except Refused as refused:
             # Such as stale-fence: the lease is over, and whatever we do under it is refused from now on.
             print(f"claim {won['claim_id']}: {refused}", file=sys.stderr)
+        except httpx2.TransportError as error:
+            print(f"claim {won['claim_id']}: no answer ({type(error).__name__}); once more", file=sys.stderr)
+            time.sleep(1)
+            self.begin(self.work_on, card, won)
+            return
+        self.done_with(card)
 
     def make_offer(self, claim: str, fence: int) -> None:
         """Contact the enterprise, read its dossier and make the offer."""
@@ -309,7 +412,7 @@ class Outlet:
 
     def sign(self, told: Json) -> None:
         """Report that the contract is signed, by the day of the hall's clock in Beijing."""
-        today = (datetime.now(UTC) + self.clock + timedelta(hours=8)).date()
+        today = (self.now() + timedelta(hours=8)).date()
         report = contract_of(told["claim_id"], today, self.product())
         try:
             facility = self.hall.act(f"sign {told['claim_id']}", "/v1/facilities", report, told["fence"])
@@ -318,6 +421,16 @@ class Outlet:
             return
         self.signed = True
         print(f"signed {facility['ceiling_fen'] / 100:,.0f} CNY as {facility['facility_id']}", flush=True)
+
+
+def grab_of(card: Json) -> str:
+    """The name of the act. A card that was hidden and is shown again has another gate, and is another grab."""
+    return f"grab {card['fr_id']} {card['round']} {card['opens_at']}"
+
+
+def _tell_fault(ended: Future[None]) -> None:
+    if not ended.cancelled() and (fault := ended.exception()) is not None:
+        traceback.print_exception(fault)
 
 
 # ------------------------------------------------------------------------------------------- what a bank decides itself
@@ -381,10 +494,13 @@ def main() -> None:
     if asked.token:
         print(Hall(config, state).token())
         return
+    outlet = Outlet(config, state, once=asked.once)
     try:
-        Outlet(config, state, once=asked.once).work()
+        outlet.work()
     except KeyboardInterrupt:
         print("ended; started again it reads on where it stood", file=sys.stderr)
+    finally:
+        outlet.racers.shutdown(wait=False, cancel_futures=True)
 
 
 if __name__ == "__main__":

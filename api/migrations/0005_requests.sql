@@ -184,6 +184,7 @@ create table hall.approval (
     note text not null,
     proposed_by text not null,
     proposed_at timestamptz not null,
+    expires_at timestamptz not null check (expires_at > proposed_at),
     approved_by text,
     approved_at timestamptz,
     constraint four_eyes check (approved_by is null or approved_by <> proposed_by),

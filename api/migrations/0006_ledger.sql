@@ -348,6 +348,7 @@ create table hall.hall_case (
     due_at timestamptz not null,
     due_minutes bigint not null,
     due_is_provisional boolean not null,
+    overdue_at timestamptz,
     closed_at timestamptz,
     closed_by text,
     closing_note text,
@@ -356,7 +357,9 @@ create table hall.hall_case (
 comment on table hall.hall_case is 'what a person must look at; one open case of a kind and subject';
 comment on column hall.hall_case.due_minutes is 'working minutes from opened_at (S6)';
 create unique index one_open_case on hall.hall_case (kind, subject) where closed_at is null;
+comment on column hall.hall_case.overdue_at is 'when nobody had closed it in time and its lamp turned red; from then on it lies before the supervisor';
 create index case_opened on hall.hall_case (opened_at, id);
+create index case_due on hall.hall_case (due_at) where closed_at is null and overdue_at is null;
 
 create table hall.reconciliation (
     id text primary key,

@@ -489,6 +489,13 @@ create table hall.revocation_notice (
 comment on table hall.revocation_notice is 'who was told of a revocation and must acknowledge it';
 call hall.append_only('hall.revocation_notice');
 
+create table hall.awaited_acknowledgement (
+    consent_id text primary key references hall.consent_revocation,
+    due_at timestamptz not null
+);
+comment on table hall.awaited_acknowledgement is 'revocations whose time to be acknowledged runs; the last acknowledgement or the sweeper takes the row away';
+create index awaited_acknowledgement_due on hall.awaited_acknowledgement (due_at);
+
 create table hall.revocation_acknowledged (
     consent_id text not null,
     institution_id text not null,
@@ -516,12 +523,6 @@ comment on column hall.access_log.uscc is 'as it was asked for: it may be nobody
 create index access_log_enterprise on hall.access_log (uscc, id);
 create index access_log_consent on hall.access_log (consent_id) where consent_id is not null;
 call hall.append_only('hall.access_log');
-
-create function hall.holds_claim(p_uscc text, p_institution text) returns boolean language sql stable as $$
-    select exists (
-        select 1 from hall.claim c join hall.financing_request r on r.id = c.fr_id
-        where r.uscc = p_uscc and c.institution_id = p_institution and c.ended_at is null)
-$$;
 
 create function hall.names_recipient(p_recipients text[], p_institution text, p_holds_claim boolean) returns boolean
 language sql immutable as $$
@@ -616,7 +617,7 @@ declare
     shown jsonb;
 begin
     foreach about in array p_usccs loop
-        holds := hall.holds_claim(about, bank);
+        holds := hall.holds_claim(p_actor, about);
         consent := hall.consent_for(about, bank, 'limit', p_purpose, holds);
         if consent is null then
             shown := jsonb_build_object('uscc', about, 'withheld', hall.why_withheld(about, bank, 'limit', p_purpose, holds));
@@ -705,7 +706,7 @@ begin
     for told in
         select i.id from hall.institution i
         where i.id = any (given.recipients)
-            or 'claiming-institution' = any (given.recipients) and (hall.holds_claim(given.uscc, i.id)
+            or 'claiming-institution' = any (given.recipients) and (hall.holds_claim(jsonb_build_object('institution', i.id), given.uscc)
                 or exists (select 1 from hall.access_log a where a.consent_id = given.id and a.institution_id = i.id))
         order by i.id
     loop
@@ -715,6 +716,8 @@ begin
                 'revoked_at', hall.iso(at), 'acknowledge_by', hall.iso(due)),
             p_uscc => given.uscc, p_institution => told);
     end loop;
+    insert into hall.awaited_acknowledgement (consent_id, due_at)
+        select given.id, due where exists (select 1 from hall.revocation_notice where consent_id = given.id);
     for fr in select * from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
         if hall.request_consent(fr, at) is null then
             perform hall.end_live_round(fr.id, at);
@@ -724,16 +727,31 @@ begin
     return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));
 end $$;
 
+create function hall.unacknowledged(p_consent text) returns text[] language sql volatile as $$
+    -- Institutions that were told of a revocation and have not acknowledged it.
+    select coalesce(array_agg(n.institution_id order by n.institution_id), '{}')
+    from hall.revocation_notice n left join hall.revocation_acknowledged a using (consent_id, institution_id)
+    where n.consent_id = p_consent and a.consent_id is null
+$$;
+
 create function hall.act_acknowledge_revocation(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- The last acknowledgement ends the wait, and closes the case if it came too late.
 begin
     perform hall.begin_act(p_actor);
     if not exists (select 1 from hall.revocation_notice
             where consent_id = p_args ->> 'consent_id' and institution_id = p_actor ->> 'institution') then
         perform hall.refuse('not-found');
     end if;
+    -- Of two at once each would miss the other's, and nobody would be the last.
+    perform 1 from hall.consent where id = p_args ->> 'consent_id' for no key update;
     insert into hall.revocation_acknowledged (consent_id, institution_id, acknowledged_by, acknowledged_at)
         values (p_args ->> 'consent_id', p_actor ->> 'institution', p_actor ->> 'client', hall.hall_now())
         on conflict (consent_id, institution_id) do nothing;
+    if hall.unacknowledged(p_args ->> 'consent_id') = '{}' then
+        delete from hall.awaited_acknowledgement where consent_id = p_args ->> 'consent_id';
+        perform hall.close_case('revocation-unacknowledged', 'consent/' || (p_args ->> 'consent_id'),
+            p_actor ->> 'client', 'acknowledged by all', hall.hall_now());
+    end if;
     return jsonb_build_object('status', 200, 'body', (
         select jsonb_build_object('consent_id', consent_id, 'acknowledged_at', hall.iso(acknowledged_at))
         from hall.revocation_acknowledged

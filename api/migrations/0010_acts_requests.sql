@@ -432,7 +432,10 @@ end $$;
 
 create function hall.act_propose_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- Of a request (T19, T21) or of an institution, first pair of eyes: nothing changes yet.
-declare made text := hall.new_id('ap');
+declare
+    made text := hall.new_id('ap');
+    at timestamptz := hall.hall_now();
+    expires timestamptz := at + make_interval(days => hall.setting('approval_days')::integer);
 begin
     perform hall.begin_act(p_actor);
     if p_args ->> 'institution_id' is null then
@@ -441,10 +444,12 @@ begin
             where id = p_args ->> 'institution_id' and tenant = p_actor ->> 'tenant') then
         perform hall.refuse('not-found');
     end if;
-    insert into hall.approval (id, kind, fr_id, institution_id, order_no, note, proposed_by, proposed_at)
+    insert into hall.approval (id, kind, fr_id, institution_id, order_no, note, proposed_by, proposed_at,
+            expires_at)
         values (made, p_args ->> 'kind', p_args ->> 'fr_id', p_args ->> 'institution_id', p_args ->> 'order_no',
-            p_args ->> 'note', p_actor ->> 'client', hall.hall_now());
-    return jsonb_build_object('status', 201, 'body', jsonb_build_object('approval_id', made));
+            p_args ->> 'note', p_actor ->> 'client', at, expires);
+    return jsonb_build_object('status', 201, 'body',
+        jsonb_build_object('approval_id', made, 'expires_at', hall.iso(expires)));
 end $$;
 
 create function hall.act_approve_order(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
@@ -466,6 +471,9 @@ begin
     at := hall.hall_now();
     if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"approval": "used"}'); end if;
     if proposal.proposed_by = me then perform hall.refuse('four-eyes-required'); end if;
+    if at >= proposal.expires_at then
+        perform hall.refuse('approval-expired', jsonb_build_object('expires_at', hall.iso(proposal.expires_at)));
+    end if;
     update hall.approval set approved_by = me, approved_at = at where id = proposal.id;
     if proposal.institution_id is not null then return hall.order_institution(proposal); end if;
     if proposal.kind = 'cancel' then

@@ -130,8 +130,10 @@ begin
         and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null;
     wrong := case when found then hall.wrong_product(goods, shown.card)
         else '[{"pointer": "/product_id", "rule": "a product in force of yours"}]' end;
-    if p_args ->> 'officer_id' is not null and not exists (
-            select 1 from hall.officer where id = p_args ->> 'officer_id' and outlet_id = place.id and not is_gone) then
+    -- H1 caps the officer too, so where there are officers one of them holds the claim.
+    if (p_args ->> 'officer_id' is not null or exists (select 1 from hall.officer where outlet_id = place.id and not is_gone))
+            and not exists (select 1 from hall.officer
+                where id = p_args ->> 'officer_id' and outlet_id = place.id and not is_gone) then
         wrong := wrong || '{"pointer": "/officer_id", "rule": "an officer of the outlet"}'::jsonb;
     end if;
     perform hall.refuse_wrong(wrong);
@@ -276,14 +278,15 @@ begin
 end $$;
 
 create function hall.act_give_up_claim(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- K6 by the outlet: released, or declined with a reason code.
+-- K6 by the outlet: released, or declined with a reason code. Only who spoke with the enterprise declines: it does not
+-- cool down (H5), so a claim that was merely held back from others is released.
 declare
     mine hall.claim := hall.own_claim(p_actor, p_args ->> 'claim_id');
     at timestamptz := hall.hall_now();
 begin
     perform hall.begin_act(p_actor);
     perform hall.expect_fence(mine, (p_args ->> 'fence')::bigint, p_args ->> 'to', at);
-    perform hall.expect_state(mine.state, 'held', 'contacted', 'offered');
+    perform hall.expect_state(mine.state, 'contacted', 'offered', case p_args ->> 'to' when 'released' then 'held' else 'contacted' end);
     mine := hall.move_claim(mine.id, 'K6', p_args ->> 'to', p_actor ->> 'client', at,
         jsonb_build_object('code', p_args ->> 'reason'));
     perform hall.claim_is_over(mine.fr_id, p_actor ->> 'client', at, mine.state);

@@ -2,7 +2,7 @@
 
 -- A fault of one row must not stop every later deadline: it is caught, kept here, shown to a person, and tried again later.
 create table hall.stuck_deadline (
-    subject text primary key check (subject ~ '^(claim|idle-claim|round|fr|facility|drawdown)/'),
+    subject text primary key check (subject ~ '^(claim|idle-claim|round|fr|facility|drawdown|revocation|case)/'),
     attempts integer not null default 1 check (attempts > 0),
     stuck_since timestamptz not null,
     retry_at timestamptz not null,
@@ -63,6 +63,8 @@ begin
             when 'fr' then fired := hall.fire_request(id);
             when 'facility' then fired := hall.fire_facility(id);
             when 'drawdown' then fired := hall.fire_drawdown(id);
+            when 'revocation' then fired := hall.fire_revocation(id);
+            when 'case' then fired := hall.fire_case(id);
         end case;
     exception when others or assert_failure then
         get stacked diagnostics fault = returned_sqlstate, said = message_text;
@@ -198,6 +200,37 @@ begin
     return hall.fire('fr/' || due);
 end $$;
 
+create function hall.fire_revocation(p_consent text) returns text language plpgsql as $$
+-- A revocation that not everybody acknowledged in time lies before a person. The lock of its wait is held.
+begin
+    delete from hall.awaited_acknowledgement where consent_id = p_consent;
+    perform hall.open_case('revocation-unacknowledged', 'consent/' || p_consent,
+        'not acknowledged in time by ' || array_to_string(hall.unacknowledged(p_consent), ', '), hall.hall_now(), 'yellow');
+    return 'revocation unacknowledged';
+end $$;
+
+create function hall.fire_case(p_id text) returns text language plpgsql as $$
+-- A case that nobody closed in time lies before the supervisor. Its lock is held.
+begin
+    update hall.hall_case set lamp = 'red', overdue_at = hall.hall_now(), due_is_provisional = false where id = p_id;
+    return 'case overdue';
+end $$;
+
+create function hall.sweep_case() returns text language plpgsql as $$
+-- Fires the unacknowledged revocation due first, else the case due first; null when none is due.
+declare due text;
+begin
+    select consent_id into due from hall.awaited_acknowledgement
+        where due_at <= (select hall.hall_now()) and not hall.waits_stuck('revocation/' || consent_id)
+        order by due_at limit 1 for update skip locked;
+    if found then return hall.fire('revocation/' || due); end if;
+    select id into due from hall.hall_case
+        where due_at <= (select hall.hall_now()) and closed_at is null and overdue_at is null
+            and not hall.waits_stuck('case/' || id)
+        order by due_at limit 1 for no key update skip locked;
+    return hall.fire('case/' || due);
+end $$;
+
 create function hall.is_due(p_subject text) returns boolean language sql volatile as $$
     select coalesce(hall.hall_now() >= case split_part(p_subject, '/', 1)
         when 'claim' then (select deadline from hall.claim where id = split_part(p_subject, '/', 2))
@@ -210,6 +243,10 @@ create function hall.is_due(p_subject text) returns boolean language sql volatil
         when 'fr' then (select deadline from hall.financing_request where id = split_part(p_subject, '/', 2))
         when 'facility' then (select deadline from hall.facility where id = split_part(p_subject, '/', 2))
         when 'drawdown' then (select due_at from hall.drawdown where id = split_part(p_subject, '/', 2) and state = 'asked')
+        when 'revocation' then (select due_at from hall.awaited_acknowledgement
+            where consent_id = split_part(p_subject, '/', 2))
+        when 'case' then (select due_at from hall.hall_case
+            where id = split_part(p_subject, '/', 2) and closed_at is null and overdue_at is null)
         end, false)
 $$;
 
@@ -231,7 +268,7 @@ create function hall.sweep() returns text language plpgsql security definer set 
 begin
     perform set_config('hall.role', 'system', true);
     return coalesce(hall.sweep_claim(), hall.sweep_idle_claim(), hall.sweep_round(), hall.sweep_request(),
-        hall.sweep_facility(), hall.sweep_stuck());
+        hall.sweep_facility(), hall.sweep_case(), hall.sweep_stuck());
 end $$;
 
 create function hall.recompute_provisional() returns integer language plpgsql as $$

@@ -7,6 +7,12 @@ create function hall.holds(p_actor jsonb, c hall.claim) returns boolean language
         and coalesce((select suspended_at from hall.financing_request where id = c.fr_id), hall.hall_now()) < c.deadline
 $$;
 
+create function hall.holds_claim(p_actor jsonb, p_uscc text) returns boolean language sql volatile as $$
+    -- Whether the actor is a "claiming-institution" of an enterprise's consent.
+    select exists (select 1 from hall.claim c join hall.financing_request r on r.id = c.fr_id
+        where r.uscc = p_uscc and hall.holds(p_actor, c))
+$$;
+
 create function hall.reach(p_actor jsonb, fr hall.financing_request) returns text language sql stable as $$
     -- 'whole': the enterprise's side and the case manager while he has it; 'holder': the bank of a live claim; 'card': a
     -- bank in the audience of the latest published round; null: the request does not exist for the caller.

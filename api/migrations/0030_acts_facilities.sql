@@ -27,7 +27,7 @@ $$;
 create function hall.case_body(k hall.hall_case) returns jsonb language sql stable as $$
     select jsonb_build_object('case_id', k.id, 'kind', k.kind, 'subject', k.subject, 'lamp', k.lamp, 'note', k.note,
         'opened_at', hall.iso(k.opened_at), 'due_at', hall.iso(k.due_at),
-        'due_is_provisional', k.due_is_provisional, 'closed_at', hall.iso(k.closed_at),
+        'due_is_provisional', k.due_is_provisional, 'overdue_at', hall.iso(k.overdue_at), 'closed_at', hall.iso(k.closed_at),
         'closed_by', k.closed_by, 'closing_note', k.closing_note)
 $$;
 

@@ -28,7 +28,10 @@ class Grab(Closed):
     outlet_id: Annotated[str, Field(max_length=64)]
     product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}@[1-9][0-9]{0,5}$", description="pr_…@version")]
     card_version: Version
-    officer_id: Annotated[str, Field(max_length=64)] | None = None
+    officer_id: Annotated[
+        str | None,
+        Field(max_length=64, description="who holds the claim; demanded where the outlet has officers (H1)"),
+    ] = None
 
 
 class Contact(Closed):
@@ -107,7 +110,7 @@ Bank = Annotated[Caller, Depends(allowed("claim:write"))]
 Offerer = Annotated[Caller, Depends(allowed("offer:write"))]
 Owner = Annotated[Caller, Depends(allowed("fr:write"))]
 Acceptor = Annotated[Caller, Depends(allowed("offer:accept"))]
-Either = Annotated[Caller, Depends(allowed("claim:write", "fr:write", "case:write"))]
+Either = Annotated[Caller, Depends(allowed("claim:write", "fr:write"))]
 
 
 def fence_of(claim_fence: Annotated[int | None, Header(ge=1, le=2**62)] = None) -> int:
@@ -155,7 +158,7 @@ async def release_claim(claim_id: ClaimId, body: GiveUp, request: Request, calle
 
 @router.post("/claims/{claim_id}/decline", response_model=Claimed, responses=problems(*FENCED))
 async def decline_claim(claim_id: ClaimId, body: GiveUp, request: Request, caller: Bank, fence: Fence) -> Response:
-    """Decline after a look, with a reason code (K6)."""
+    """Decline after a recorded contact, with a reason code (K6); before one a claim can only be released."""
     return await act(
         request, caller, "give_up_claim", body.model_dump() | {"claim_id": claim_id, "fence": fence, "to": "declined"}
     )
@@ -233,7 +236,6 @@ async def compare_offers(fr_id: FrId, request: Request, caller: Owner) -> Respon
         "hash-mismatch",
         "offer-expired",
         "illegal-transition",
-        "over-limit",
         "request-suspended",
     ),
 )

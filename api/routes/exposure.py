@@ -23,7 +23,10 @@ class Closing(Closed):
 class WantedCases(Page):
     """Which cases."""
 
-    state: Literal["open", "closed", "all"] = "open"
+    state: Annotated[
+        Literal["open", "overdue", "closed", "all"],
+        Field(description="overdue: open past `due_at`, for the supervisor"),
+    ] = "open"
     kind: Annotated[str, Field(pattern=r"^[a-z-]{1,64}$")] | None = None
 
 
@@ -49,9 +52,10 @@ async def list_cases(
 ) -> Response:
     """What a person must look at, in the order in which it came up."""
     after = begun_after(request, page, caller.client_id)
-    is_open = None if page.state == "all" else page.state == "open"
+    is_open = None if page.state == "all" else page.state != "closed"
+    wanted = {"is_open": is_open, "is_overdue": page.state == "overdue"}
     async with request.app.state.service.pool.acquire() as connection:
-        rows = await facilities.cases(connection, is_open=is_open, kind=page.kind, after=after, most=page.limit + 1)
+        rows = await facilities.cases(connection, **wanted, kind=page.kind, after=after, most=page.limit + 1)
         as_of = await parties.hall_time(connection)
     shown = [row["found"] for row in rows]
     return page_of(request, page, shown, client=caller.client_id, last="case_id", as_of=as_of)

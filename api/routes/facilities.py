@@ -152,6 +152,7 @@ def args_of(body: BaseModel, **more: object) -> dict[str, object]:
         "contract-number-reused",
         "validation",
         "precondition-required",
+        "request-suspended",
     ),
 )
 async def sign_facility(body: Signing, request: Request, caller: Reporter, fence: Fence) -> Response:

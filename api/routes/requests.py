@@ -103,6 +103,7 @@ class Proposed(BaseModel):
     """The proposal that a second administrator approves by its id."""
 
     approval_id: str
+    expires_at: str
 
 
 class Ordered(BaseModel):
@@ -119,7 +120,7 @@ class Ordered(BaseModel):
 
 Intake = Annotated[Caller, Depends(allowed("fr:write", "fr:intake"))]
 Owner = Annotated[Caller, Depends(allowed("fr:write"))]
-Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write", "ops:read"))]
+Reader = Annotated[Caller, Depends(allowed("fr:write", "fr:intake", "hall:read", "case:write"))]
 
 
 @router.post(
@@ -222,7 +223,7 @@ async def propose_order(
 @router.post(
     "/orders/{approval_id}/approve",
     response_model=Ordered,
-    responses=problems("not-found", "illegal-transition", "four-eyes-required"),
+    responses=problems("not-found", "illegal-transition", "four-eyes-required", "approval-expired"),
 )
 async def approve_order(
     approval_id: Annotated[str, Field(pattern=r"^ap_[0-9a-f]{32}$")],

@@ -6,13 +6,16 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from datetime import timedelta
 from pathlib import Path
 
 from api.clients import NewClient, add_client, new_key, public_jwk
 from tests.hall import made
 from tests.hall.callers import Hall, serving
+from tests.hall.feeding import until
 from tests.hall.made import Bank
 from tests.hall.residents import TERMS
+from tests.hall.steps import order, told, version
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "bank_client.py"
 SECONDS = 40
@@ -102,6 +105,97 @@ async def test_a_client_killed_after_its_grab_goes_on_with_the_same_key_to_the_s
         )
         assert counts is not None
         assert dict(counts) == {"claims": 1, "contacts": 1, "offers": 1, "facilities": 1}
+
+
+async def gated(hall: Hall, bank: Bank, *, seconds: float, cards: int = 1) -> list[str]:
+    """Requests in the hall whose common gate opens in so many seconds."""
+    async with hall.owner.transaction():
+        requests = [await wanted(hall, bank) for _ in range(cards)]
+        await hall.owner.execute(
+            "UPDATE hall.round SET opens_at = hall.hall_now() + $2::interval, "
+            "closes_at = hall.hall_now() + $2::interval + interval '1 hour' WHERE fr_id = ANY ($1)",
+            requests,
+            timedelta(seconds=seconds),
+        )
+    return requests
+
+
+async def waiting(config: Path, fr: str, *, is_there: bool) -> None:
+    """Until the client keeps the card of a request, or no longer does."""
+    state = config.with_name("bank.json.state")
+    await until(lambda: _so(state.is_file() and (fr in json.loads(state.read_text())["cards"]) == is_there), SECONDS)
+
+
+async def _so(fact: bool) -> bool:
+    return fact
+
+
+async def test_a_card_whose_gate_opens_on_monday_holds_nothing_up_and_is_raced_for_once_it_is_resumed(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        process = await started(config)
+        await said(process, "following")
+        (hidden,) = await gated(hall, bank, seconds=200_000)
+        (gone,) = await gated(hall, bank, seconds=200_000)
+        assert await wanted(hall, bank) in await said(process, "grabbed")
+        await waiting(config, hidden, is_there=True)
+        await waiting(config, gone, is_there=True)
+
+        firm = await told(hall.owner, "SELECT uscc FROM hall.financing_request WHERE id = $1", gone)
+        await made.act(hall.owner, made.enterprise_actor(firm), "withdraw_request", fr_id=gone,
+                       version=await version(hall.owner, gone))  # fmt: skip
+        await waiting(config, gone, is_there=False)
+        await order(hall.owner, hidden, "suspend")
+        await waiting(config, hidden, is_there=False)
+        await hall.owner.execute(
+            "UPDATE hall.round SET opens_at = hall.hall_now() - interval '1 minute' WHERE fr_id = $1", hidden
+        )
+        await order(hall.owner, hidden, "resume")
+        assert hidden in await said(process, "grabbed")
+        process.kill()
+        await process.wait()
+
+
+async def test_a_card_that_waits_for_its_gate_outlives_the_program(database: str, home: Path, tmp_path: Path) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        first = await started(config)
+        await said(first, "following")
+        (fr,) = await gated(hall, bank, seconds=12)
+        await waiting(config, fr, is_there=True)
+        first.kill()
+        await first.wait()
+        second = await started(config)
+        assert fr in await said(second, "grabbed")
+        await said(second, "offered")
+        await waiting(config, fr, is_there=False)
+        second.kill()
+        await second.wait()
+
+
+async def test_cards_of_one_gate_are_all_grabbed_before_the_work_on_the_first_begins(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    """Eight racers: of twelve cards at most seven grabs are under way when the first offer is made."""
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        process = await started(config)
+        await said(process, "following")
+        await gated(hall, bank, seconds=8, cards=12)
+        assert process.stdout is not None
+        lines: list[str] = []
+        async with asyncio.timeout(SECONDS):
+            while sum("offered" in line for line in lines) < 12:
+                lines.append((await process.stdout.readline()).decode())
+        first = next(place for place, line in enumerate(lines) if "offered" in line)
+        assert sum("grabbed" in line for line in lines[:first]) >= 12 - 7
+        process.kill()
+        await process.wait()
 
 
 async def test_it_prints_a_token_that_reads_the_hall(database: str, home: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from api.database import Connection
 from tests.hall import made
 from tests.hall.made import Refused, act, enterprise_actor
 from tests.hall.steps import (
+    FIRST,
     PROOF,
     RICH,
     grab,
@@ -110,6 +111,23 @@ async def test_h1_claims_held_without_contact_are_capped(owner: Connection, of: 
     await grab(owner, second, bank, officer_id=officer)
 
 
+async def test_h1_where_the_outlet_has_officers_a_claim_names_one_so_that_his_cap_is_not_passed_by(
+    owner: Connection,
+) -> None:
+    fr, (bank,) = await hall(owner)
+    officer = await made.officer(owner, bank.outlet, hold_cap=1)
+    with pytest.raises(Refused, match="validation") as refused:
+        await grab(owner, fr, bank)
+    assert refused.value.members["errors"] == [{"pointer": "/officer_id", "rule": "an officer of the outlet"}]
+    sister, _ = await made.outlet(owner, bank.institution)
+    await owner.execute("UPDATE hall.round SET audience = (SELECT array_agg(no) FROM hall.outlet)")
+    with pytest.raises(Refused, match="validation"):
+        await grab(owner, fr, bank, outlet_id=sister, officer_id=officer)
+    where = {"institution_id": bank.institution, "outlet_id": bank.outlet, "officer_id": officer}
+    await act(owner, FIRST, "end_officer", note="left", **where)
+    assert (await grab(owner, fr, bank))["state"] == "held", "none is left to name"
+
+
 async def test_h2_claims_a_day_are_capped_and_the_next_day_counts_anew(owner: Connection) -> None:
     bank = await made.bank(owner, daily_claim_cap=1)
     first, second = [
@@ -204,6 +222,23 @@ async def test_k6_t13_giving_up_goes_to_the_next_round(owner: Connection, to: st
     assert await owner.fetchval("SELECT pending_fen FROM hall.exposure") == 0
 
 
+async def test_k6_h5_who_never_spoke_with_the_enterprise_releases_and_cools_down_and_cannot_decline(
+    owner: Connection,
+) -> None:
+    claim = await held(owner)
+    await subscribe(owner, claim.bank.outlet, (await made.bank(owner)).outlet)
+    give_up = {"claim_id": claim.id, "fence": claim.fence, "reason": "sector"}
+    with pytest.raises(Refused, match="illegal-transition") as refused:
+        await act(owner, claim.bank.actor, "give_up_claim", to="declined", **give_up)
+    assert refused.value.members["state"] == "held"
+    assert await owner.fetchval("SELECT count(*) FROM hall.fenced_write") == 0
+    await act(owner, claim.bank.actor, "give_up_claim", to="released", **give_up)
+    await publish(owner)
+    await owner.execute("UPDATE hall.round SET audience = (SELECT array_agg(no) FROM hall.outlet) WHERE n = 2")
+    with pytest.raises(Refused, match="cool-down"):
+        await grab(owner, claim.fr, claim.bank)
+
+
 async def test_k6_the_enterprise_turns_a_bank_away_without_penalty(owner: Connection) -> None:
     claim = await held(owner, "offered")
     await act(owner, enterprise_actor(claim.uscc), "reject_claim", claim_id=claim.id, reason="too-dear")
@@ -246,6 +281,29 @@ async def test_x2_the_dossier_ends_with_the_claim_and_every_look_is_logged(owner
     assert await owner.fetchval(look, me, claim.id) is None
     logged = await owner.fetch("SELECT institution_id, what FROM hall.access_log")
     assert [tuple(one) for one in logged] == [(claim.bank.institution, "dossier")]
+
+
+async def test_x2_the_limit_ends_with_the_lease_and_is_the_holding_outlets_alone(owner: Connection) -> None:
+    """The consent names the claiming institution: a client bound to a sister outlet is none, nor who holds no more."""
+    claim = await held(owner)
+    bank, uscc = claim.bank, claim.uscc
+    sister, _ = await made.outlet(owner, bank.institution)
+    whole, own, other = [bank.actor | {"outlet": outlet} for outlet in (None, bank.outlet, sister)]
+
+    async def withheld(who: dict[str, Any]) -> str | None:
+        look = "SELECT look ->> 'withheld' FROM hall.look_at_limits($1::text::jsonb, $2, 'financing') AS look"
+        return await owner.fetchval(look, made.json_of(who), [uscc])
+
+    async def sees_consent(who: dict[str, Any]) -> bool:
+        return await told(owner, "SELECT hall.holds_claim($1::text::jsonb, $2)", made.json_of(who), uscc)
+
+    assert [await withheld(who) for who in (whole, own, other)] == [None, None, "consent-missing"]
+    assert [await sees_consent(who) for who in (whole, own, other)] == [True, True, False]
+    await owner.execute(
+        "UPDATE hall.claim SET deadline = hall.hall_now() WHERE id = $1", claim.id
+    )  # no sweeper came by
+    assert [await withheld(who) for who in (whole, own, other)] == ["consent-missing"] * 3
+    assert not await sees_consent(whole)
 
 
 async def test_p5_without_a_consent_the_holder_sees_neither_who_nor_how_much_and_every_look_is_logged(

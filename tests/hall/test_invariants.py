@@ -1,6 +1,7 @@
 """Every invariant holds on a hall that worked, and each is seen to find what breaks it."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.invariants import INVARIANTS, violated
 from tests.hall import made
+from tests.hall.steps import pass_time, sweep
 from tests.hall.test_ledger import report
 
 # What a fault would leave behind, with the guards that stand before it out of the way.
@@ -98,6 +100,34 @@ async def test_each_finds_what_breaks_it(owner: Any) -> None:
             missed.append(one.name)
         await block.rollback()
     assert missed == []
+
+
+@pytest.mark.parametrize("how", ["by a sister outlet", "after the lease, unswept", "after the lease, swept late"])
+async def test_i17_sees_a_limit_shown_under_a_claim_that_was_not_the_readers_any_more(owner: Any, how: str) -> None:
+    (i17,) = [one for one in INVARIANTS if one.name == "I17"]
+    bank = await made.bank(owner)
+    fr = await made.request(owner, await made.enterprise(owner, limit_fen=100), amount_fen=20)
+    claim = await made.claim(owner, fr, bank)
+    sister, _ = await made.outlet(owner, bank.institution)
+    outlet = sister if how == "by a sister outlet" else bank.outlet
+    reader = await made.client(owner, "bank", institution_id=bank.institution, outlet_id=outlet)
+    look = """
+        INSERT INTO hall.access_log (at, client_id, institution_id, uscc, what, purpose, consent_id)
+        SELECT c.claimed_at + $2::interval, $1, c.institution_id, f.uscc, 'limit', 'financing', f.consent_id
+        FROM hall.claim c JOIN hall.financing_request f ON f.id = c.fr_id
+    """
+    if how != "by a sister outlet":
+        await owner.execute(look, reader, timedelta(minutes=1))
+        assert await owner.fetch(i17.sql) == []
+    await owner.execute(look, reader, timedelta(minutes=1 if outlet == sister else 30))
+    assert len(await owner.fetch(i17.sql)) == (outlet == sister)
+    if outlet == sister:
+        return
+    await owner.execute("UPDATE hall.claim SET deadline = claimed_at + interval '20 min' WHERE id = $1", claim.id)
+    if how.endswith("swept late"):
+        await pass_time(owner, hours=1)
+        assert "claim lapsed" in await sweep(owner)
+    assert len(await owner.fetch(i17.sql)) == 1
 
 
 async def test_jifen_invariants_prints_each_and_exits_1_when_one_is_broken(

@@ -44,7 +44,8 @@ K3 contacted > offered
 K4 offered > accepted
 K4 held contacted offered > superseded
 K5 held contacted accepted > lapsed
-K6 held contacted offered > released declined rejected
+K6 held contacted offered > released rejected
+K6 contacted offered > declined
 K7 offered > expired
 K8 accepted > done
 F1 - > signed

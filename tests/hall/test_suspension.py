@@ -104,8 +104,8 @@ async def test_two_administrators_suspend_an_institution_and_two_lift_it(hall: H
 
 async def test_an_order_is_of_one_subject_and_no_institution_is_cancelled(owner: Connection) -> None:
     bank = await made.bank(owner)
-    row = ("INSERT INTO hall.approval (id, kind, fr_id, institution_id, order_no, note, proposed_by, proposed_at) "
-           "VALUES ($1, $2, $3, $4, '1', 'n', 'a', now())")  # fmt: skip
+    row = ("INSERT INTO hall.approval (id, kind, fr_id, institution_id, order_no, note, proposed_by, proposed_at, "
+           "expires_at) VALUES ($1, $2, $3, $4, '1', 'n', 'a', now(), now() + interval '1 day')")  # fmt: skip
     with pytest.raises(asyncpg.CheckViolationError, match="no_institution_is_cancelled"):
         await owner.execute(row, made.new("ap"), "cancel", None, bank.institution)
     with pytest.raises(asyncpg.CheckViolationError, match="of_one_subject"):

@@ -13,7 +13,8 @@ from api.metrics import REGISTRY
 from tests.hall import made
 from tests.hall.callers import serving
 from tests.hall.feeding import until
-from tests.hall.steps import pass_time, sweep, told
+from tests.hall.made import Refused, act
+from tests.hall.steps import CASE_MANAGER, FIRST, SECOND, pass_time, revoke, sweep, told
 
 Made = tuple[str, str]
 """A row's table and its subject."""
@@ -49,23 +50,43 @@ async def a_drawdown(owner: Connection) -> Made:
     return "drawdown", f"drawdown/{asked['drawdown_id']}"
 
 
-DUE = {"drawdown": "due_at", "round": "closes_at"}
+async def a_revocation(owner: Connection) -> Made:
+    uscc, bank = await made.enterprise(owner), await made.bank(owner)
+    consent = await made.consent(owner, uscc, recipients=[bank.institution])
+    await revoke(owner, uscc, consent)
+    return "awaited_acknowledgement", f"revocation/{consent}"
+
+
+async def a_case(owner: Connection) -> Made:
+    case = await told(owner, "SELECT hall.open_case('test', $1, 'a note', hall.hall_now(), 'yellow')", made.new("fr"))
+    return "hall_case", f"case/{case}"
+
+
+DUE = {"drawdown": "due_at", "round": "closes_at", "awaited_acknowledgement": "due_at", "hall_case": "due_at"}
+KEY = {"round": "fr_id", "awaited_acknowledgement": "consent_id"}
 FIRED = {
     "claim": "claim lapsed",
     "round": "round closed",
     "financing_request": "request expired",
     "facility": "status overdue",
     "drawdown": "drawdown unanswered",
+    "awaited_acknowledgement": "revocation unacknowledged",
+    "hall_case": "case overdue",
 }
 Maker = Callable[[Connection], Awaitable[Made]]
-each_kind = pytest.mark.parametrize("maker", [a_claim, a_round, a_request, a_facility, a_drawdown])
+each_kind = pytest.mark.parametrize(
+    "maker", [a_claim, a_round, a_request, a_facility, a_drawdown, a_revocation, a_case]
+)
 
 
 async def late(owner: Connection, row: Made, seconds: int) -> None:
     """Let a row be due since so many seconds."""
     table, subject = row
-    key = "fr_id" if table == "round" else "id"
-    past = "opens_at = hall.hall_now() - interval '1 hour'," if table == "round" else ""
+    key = KEY.get(table, "id")
+    past = {
+        "round": "opens_at = hall.hall_now() - interval '1 hour',",
+        "financing_request": "quote_expires_at = hall.hall_now() - $2::interval,",
+    }.get(table, "")
     due = DUE.get(table, "deadline")
     await owner.execute(
         f"UPDATE hall.{table} SET {past} {due} = hall.hall_now() - $2::interval WHERE {key} = $1",
@@ -77,13 +98,13 @@ async def late(owner: Connection, row: Made, seconds: int) -> None:
 async def poison(owner: Connection, row: Made, sqlstate: str = "22023") -> None:
     """Let every change of this row fail."""
     table, subject = row
-    key = "fr_id" if table == "round" else "id"
+    key = KEY.get(table, "id")
     await owner.execute(
         f"""
         CREATE FUNCTION hall.poison() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no "张三" of 91350200MA00000000' USING ERRCODE = '{sqlstate}'; END $$;
-        CREATE TRIGGER a_poison BEFORE UPDATE ON hall.{table} FOR EACH ROW
-            WHEN (new.{key} = '{subject.split("/")[1]}') EXECUTE FUNCTION hall.poison()
+        CREATE TRIGGER a_poison BEFORE UPDATE OR DELETE ON hall.{table} FOR EACH ROW
+            WHEN (old.{key} = '{subject.split("/")[1]}') EXECUTE FUNCTION hall.poison()
         """
     )
 
@@ -167,6 +188,72 @@ async def test_a_stuck_deadline_that_an_act_makes_void_is_forgotten(owner: Conne
     assert await sweep(owner) == ["due no longer"]
     assert await stuck(owner) == []
     assert await cases(owner, row[1]) == [(True, "due no longer")]
+
+
+async def test_p4_a_revocation_that_nobody_acknowledges_in_time_is_a_yellow_case_until_all_have(
+    owner: Connection,
+) -> None:
+    uscc, (first, second) = await made.enterprise(owner), [await made.bank(owner) for _ in range(2)]
+    consent = await made.consent(owner, uscc, recipients=[first.institution, second.institution])
+    await revoke(owner, uscc, consent)
+    await act(owner, first.actor, "acknowledge_revocation", consent_id=consent)
+    await pass_time(owner, minutes=await told(owner, "SELECT hall.setting('consent_ack_minutes')") - 1)
+    assert await sweep(owner) == []
+    await pass_time(owner, minutes=1)
+    assert await sweep(owner) == ["revocation unacknowledged"]
+    found = await owner.fetchrow("SELECT * FROM hall.hall_case WHERE subject = $1", f"consent/{consent}")
+    assert found is not None
+    assert (found["kind"], found["lamp"], found["closed_at"]) == ("revocation-unacknowledged", "yellow", None)
+    assert found["note"].endswith(f"by {second.institution}")
+    assert await sweep(owner) == [], "once"
+    await act(owner, second.actor, "acknowledge_revocation", consent_id=consent)
+    closed = await owner.fetchrow("SELECT closed_by, closing_note FROM hall.hall_case WHERE id = $1", found["id"])
+    assert closed is not None
+    assert tuple(closed) == (second.client, "acknowledged by all")
+
+
+async def test_p4_a_revocation_that_all_acknowledge_in_time_or_that_nobody_is_told_of_is_no_case(
+    owner: Connection,
+) -> None:
+    uscc, bank = await made.enterprise(owner), await made.bank(owner)
+    named = await made.consent(owner, uscc, recipients=[bank.institution])
+    for consent in (named, await made.consent(owner, uscc)):
+        await revoke(owner, uscc, consent)
+    await act(owner, bank.actor, "acknowledge_revocation", consent_id=named)
+    await pass_time(owner, days=2)
+    assert await sweep(owner) == []
+    assert await told(owner, "SELECT count(*) FROM hall.hall_case") == 0
+
+
+async def test_p4_a_case_that_nobody_closes_in_time_turns_red_and_is_the_supervisors(
+    owner: Connection, database: str, home: Path
+) -> None:
+    _, subject = await a_case(owner)
+    _, other = await a_case(owner)
+    closed = {"case_id": other.removeprefix("case/"), "note": "settled"}
+    await act(owner, CASE_MANAGER, "close_case", **closed)
+    await pass_time(owner, days=40)
+    assert await sweep(owner) == ["case overdue"]
+    assert await sweep(owner) == [], "once"
+    async with serving(database, home) as hall:
+        operator = await hall.client("operator")
+        (shown,) = (await operator.get("/v1/cases", state="overdue")).json()["items"]
+        assert (shown["case_id"], shown["lamp"]) == (subject.removeprefix("case/"), "red")
+        assert shown["overdue_at"] >= shown["due_at"]
+        assert len((await operator.get("/v1/cases", state="all")).json()["items"]) == 2
+
+
+async def test_p4_a_proposal_expires_and_is_approved_no_more(owner: Connection) -> None:
+    fr = await made.request(owner, await made.enterprise(owner), "quoted")
+    given = {"fr_id": fr, "kind": "suspend", "order_no": "1", "note": "by order"}
+    old, fresh = [await act(owner, FIRST, "propose_order", **given) for _ in range(2)]
+    days = await told(owner, "SELECT hall.setting('approval_days')")
+    await pass_time(owner, days=days, minutes=-1)
+    assert (await act(owner, SECOND, "approve_order", approval_id=fresh["approval_id"]))["kind"] == "suspend"
+    await pass_time(owner, minutes=1)
+    with pytest.raises(Refused, match="approval-expired") as refused:
+        await act(owner, SECOND, "approve_order", approval_id=old["approval_id"])
+    assert refused.value.members["expires_at"] == old["expires_at"]
 
 
 async def test_the_events_of_one_deadline_share_a_trace_of_their_own(owner: Connection) -> None:
