@@ -13,7 +13,7 @@ import polars as pl
 from pandera.api.polars.components import Column
 
 from data_contracts.parsing import FAILURE_SUFFIX
-from data_contracts.repeats import CONFLICTING_VERSIONS, EXACT_DUPLICATE, VOID_VALID_CONFLICT
+from data_contracts.repeats import CONFLICTING_VERSIONS, EXACT_DUPLICATE, SAME_FROM_ANOTHER, VOID_VALID_CONFLICT
 from data_contracts.rules import KINDS
 from data_contracts.samples_days import stream
 from data_contracts.sources import SOURCES, Source
@@ -204,12 +204,30 @@ def _special_kinds() -> dict[str, Kind]:
     return {kind.rule: kind for kind in kinds}
 
 
+_CONTRADICTIONS: dict[str, dict[str, pl.Expr]] = {
+    "enterprises": {"name": pl.lit("另一名称")},
+    "qualifications": {"valid_to": pl.col("valid_to") + pl.duration(days=1)},
+    "financial_statements": {"audited": ~pl.col("audited")},
+    "social_insurance": {"arrears_fen": pl.col("arrears_fen") + 1},
+    "innovation_indicators": {"unit": pl.when(pl.col("unit") == "bp").then(pl.lit("count")).otherwise(pl.lit("bp"))},
+    "tax_filings": {"declared_sales_fen": pl.col("declared_sales_fen") + 1},
+    "taxpayer_ratings": {"grade": pl.when(pl.col("grade") == "D").then(pl.lit("C")).otherwise(pl.lit("D"))},
+    "invoices": {"net_fen": pl.col("net_fen") - 1, "gross_fen": pl.col("gross_fen") - 1},
+    "debts": {"overdue_days": pl.col("overdue_days") + 1},
+    "public_records": {"removed_on": pl.when(pl.col("removed_on").is_null()).then("listed_on")},
+    "loan_outcomes": {"term_months": pl.col("term_months") + 1},
+    "feeds": {"row_count": pl.col("row_count") + 1},
+}
+"""By source: what contradicts a row and keeps the contract."""
+
+
 def _repeat_kinds(source: Source) -> list[Kind]:
     everywhere = pl.lit(value=True)
-    other = pl.when(pl.col("supplier") == "bank").then(pl.lit("authority")).otherwise(pl.lit("bank"))
+    of_authority = pl.col("supplier") == "authority"
     kinds = [
         Kind(EXACT_DUPLICATE, {}, everywhere, added=True),
-        Kind(CONFLICTING_VERSIONS, {"supplier": other}, everywhere, added=True, both=True),
+        Kind(SAME_FROM_ANOTHER, {"supplier": pl.lit("bank")}, of_authority, added=True),
+        Kind(CONFLICTING_VERSIONS, _CONTRADICTIONS[source.name], everywhere, added=True, both=True),
     ]
     if "is_void" in source.columns:
         valid_paper = ~pl.col("is_void") & ~pl.col("invoice_no").str.contains(_DIGITAL)

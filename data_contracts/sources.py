@@ -29,7 +29,8 @@ MOST_TEXT = 200
 NO_CONTROL_CHARACTER = r"^[^\x00-\x1f\x7f-\x9f]+$"
 """No line break, NUL or tab hides inside a name or an id."""
 
-SUPPLIERS = ("authority", "applicant", "bank")
+APPLICANT = "applicant"
+SUPPLIERS = ("authority", APPLICANT, "bank")
 DIRECTIONS = ("in", "out")
 UNITS = ("fen", "bp", "count")
 
@@ -113,7 +114,8 @@ class Source:
     Attributes:
         name: of the file, without ending.
         contract: types, nulls, ranges and meanings of the columns.
-        key: what a row is about; with `known_on` it names one row.
+        key: what a row is about; with `known_on` it names one row of the applicant's and one of all others.
+        is_delivered: authorities and banks deliver it, so an applicant's own rows neither count nor cast doubt.
         happened_on: the column by which a completeness mark counts rows into its period; null: it counts them all.
         total_of: the column that a completeness mark sums; null: none.
         stands_until: of a source whose rows state what stands: the last day on which a row stands, from `happened_on`
@@ -126,6 +128,7 @@ class Source:
     contract: type[Contract]
     key: tuple[str, ...]
     rules: tuple[Rule, ...]
+    is_delivered: bool = False
     happened_on: str | None = None
     total_of: str | None = None
     stands_until: pl.Expr | None = None
@@ -257,6 +260,7 @@ SOCIAL_INSURANCE = Source(
     "social_insurance",
     SocialInsurance,
     key=("uscc", "month"),
+    is_delivered=True,
     happened_on="month",
     total_of="base_fen",
     stands_until=pl.max_horizontal("month", "known_on"),
@@ -324,6 +328,7 @@ TAX_FILINGS = Source(
     "tax_filings",
     TaxFilings,
     key=("uscc", "period_from", "period_to", "tax_kind"),
+    is_delivered=True,
     happened_on="period_to",
     total_of="tax_fen",
     stands_until=pl.when(pl.col("arrears_fen") == 0).then(pl.max_horizontal("period_to", "known_on")),
@@ -360,6 +365,7 @@ TAXPAYER_RATINGS = Source(
     "taxpayer_ratings",
     TaxpayerRatings,
     key=("uscc", "year"),
+    is_delivered=True,
     rules=(
         VALID_CODE,
         Rule(
@@ -402,6 +408,7 @@ INVOICES = Source(
     "invoices",
     Invoices,
     key=("uscc", "direction", "invoice_no", "counterparty_id", "issued_on"),
+    is_delivered=True,
     happened_on="issued_on",
     total_of="gross_fen",
     rules=(
@@ -457,6 +464,7 @@ DEBTS = Source(
     "debts",
     Debts,
     key=("uscc", "lender_id", "debt_id", "as_of"),
+    is_delivered=True,
     happened_on="as_of",
     total_of="balance_fen",
     stands_until=pl.when(pl.col("closed_on").is_not_null()).then("as_of"),
@@ -494,6 +502,7 @@ PUBLIC_RECORDS = Source(
     "public_records",
     PublicRecords,
     key=("uscc", "kind", "listed_on"),
+    is_delivered=True,
     happened_on="listed_on",
     stands_until=pl.col("removed_on"),
     rules=(
@@ -593,6 +602,7 @@ FEEDS = Source(
     "feeds",
     Feeds,
     key=("uscc", "source", "direction", "period_from", "period_to"),
+    is_delivered=True,
     rules=(
         VALID_CODE,
         _not_before("period_to", "period_from"),
@@ -633,8 +643,8 @@ class Sources:
 
     Attributes:
         doubts: `uscc`, `source`, `direction` (null unless invoices) and `known_on` of every quarantined row that is
-            not an exact duplicate and whose enterprise could be read: that enterprise's feed counts as incomplete from
-            `known_on` on (null: always).
+            not a repeat, nor an applicant's word that would not count, and whose enterprise could be read: that
+            enterprise's feed counts as incomplete from `known_on` on (null: always).
     """
 
     enterprises: DataFrame[Enterprises]

@@ -15,7 +15,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from data_contracts.marks import lasting, stood
-from data_contracts.sources import SOURCES, Sources
+from data_contracts.sources import APPLICANT, SOURCES, Sources
 from scoring.calendar import filings_due_until, marks_due_until, months_before
 
 
@@ -52,10 +52,6 @@ FEEDS = (
 )
 
 
-DELIVERED = frozenset({"feeds", *(feed.source for feed in FEEDS)})
-"""Sources of which an applicant's own rows do not count."""
-
-
 def known(frame: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """The rows known by `as_of`."""
     return frame.filter(pl.col("known_on") <= as_of)
@@ -68,7 +64,7 @@ def heard(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     applicant says of them neither helps nor hurts, so it can neither clear a record nor vouch for a feed.
     """
     rows = known(getattr(sources, name), as_of)
-    return rows.filter(pl.col("supplier") != "applicant") if name in DELIVERED else rows
+    return rows.filter(pl.col("supplier") != APPLICANT) if SOURCES[name].is_delivered else rows
 
 
 def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
@@ -81,7 +77,7 @@ def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
     suspect = frame.select(key).hash_rows().is_duplicated()
     if not suspect.any():
         return frame
-    ranked = [pl.col("supplier") != "applicant"] if "supplier" in frame.columns else []
+    ranked = [pl.col("supplier") != APPLICANT] if "supplier" in frame.columns else []
     corrected = frame.filter(suspect).sort(*ranked, "known_on").unique(subset=key, keep="last", maintain_order=True)
     return pl.concat([frame.filter(~suspect), corrected])
 
