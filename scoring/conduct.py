@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from data_contracts.sources import SOURCES, UNSECURED_KINDS, Sources
+from data_contracts.sources import APPLICANT, SOURCES, UNSECURED_KINDS, Sources
 from scoring.calendar import (
     filings_due_until,
     first_day,
@@ -38,6 +38,15 @@ def doubted_of(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     """`uscc` of the firms of whose rows of a source one is in quarantine, as far as known by `as_of`."""
     told = sources.doubts.filter(pl.col("source") == name, pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
     return told.select("uscc").unique()
+
+
+def undoubted(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
+    """The rows that stand of the firms of which none is in quarantine.
+
+    For favourable facts: the row in quarantine may be the correction that takes back what an earlier row says, so
+    none of them counts.
+    """
+    return current(sources, name, as_of).join(doubted_of(sources, name, as_of), on="uscc", how="anti")
 
 
 def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
@@ -152,12 +161,19 @@ def record_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Da
 
 
 def certificate_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Is a certificate valid at `as_of`: 专精特新, and any of the technology tags. In doubt, none counts."""
-    held = current(sources, "qualifications", as_of)
+    """Is a certificate valid at `as_of`, and is that the applicant's own word alone? In doubt, none counts.
+
+    Told of 专精特新 and of any of the technology tags.
+    """
+    held = undoubted(sources, "qualifications", as_of)
     held = held.filter(pl.col("granted_on") <= as_of, pl.col("valid_to") >= as_of)
-    held = held.join(doubted_of(sources, "qualifications", as_of), on="uscc", how="anti")
+    srdi, tech = pl.col("tag") == "srdi", pl.col("tag").is_in(TECH_TAGS)
+    evidenced = pl.col("supplier") != APPLICANT
     found = held.group_by("uscc").agg(
-        srdi_live=(pl.col("tag") == "srdi").any(), tech_live=pl.col("tag").is_in(TECH_TAGS).any()
+        srdi_live=srdi.any(),
+        srdi_own_word=srdi.any() & ~(srdi & evidenced).any(),
+        tech_live=tech.any(),
+        tech_own_word=tech.any() & ~(tech & evidenced).any(),
     )
     return _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(value=False))
 
@@ -212,7 +228,7 @@ def need_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Data
     own and other funds to nothing. In doubt are the statements of a firm of which a row is in quarantine.
     """
     year_end = (pl.col("period_end").dt.month() == 12) & (pl.col("period_end").dt.day() == 31)
-    signed = pl.col("audited") & (pl.col("supplier") != "applicant")
+    signed = pl.col("audited") & (pl.col("supplier") != APPLICANT)
     evidenced = current(sources, "financial_statements", as_of).filter(
         (pl.col("supplier") == "authority") | signed,
         year_end,
