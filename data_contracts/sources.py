@@ -558,8 +558,9 @@ class Feeds(Contract):
 
     Reconciled with the rows, it parts "clean" from "not delivered". A mark covers the rows of one source (and
     direction, for invoices) that happened in its period and were known by the mark's own `known_on`. `row_count`
-    counts distinct keys (exact repeats once); `total_fen` sums the amount named in the source's contract over the
-    latest known row of each key, void invoices included.
+    counts the rows, corrections as well, but what only repeats a row once: so a correction cannot be left out unseen
+    either. `total_fen` sums the amount named in the source's contract over the latest known row of each key, void
+    invoices included.
 
     What stands is told by every mark of its time, so that it cannot be left out together with the one mark in which it
     began. A mark of such a source covers each row that stood on any day of its period, as known on the mark's own day:
@@ -591,7 +592,7 @@ class Feeds(Contract):
     period_from: pl.Date = _day("起", "first day covered")
     period_to: pl.Date = _day("止", "last day covered")
     row_count: int = pa.Field(
-        ge=0, le=10**9, title="行数", description="distinct keys that happened, or stood, in the period"
+        ge=0, le=10**9, title="行数", description="rows that happened, or stood, in the period, with their corrections"
     )
     total_fen: int = _fen(
         "金额合计", "sum of the source's amount, fen; null: no amount", least=-(10**17), most=10**17, nullable=True

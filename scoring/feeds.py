@@ -153,7 +153,7 @@ def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
 
 
 def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """`mark`, `rows` and `sum`: count and total of the rows that each mark of a feed speaks of; none: no row here.
+    """`mark`, `rows` and `sum`: rows that each mark of a feed speaks of and the total of the latest; none: no row here.
 
     Rows of one day are found by an as-of join; only what stood for longer is put beside every mark of its firm.
     """
@@ -172,11 +172,15 @@ def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) 
     versions = rows.join(spoken.lazy().select("uscc"), on="uscc", how="semi").select(*told, amount=amount).collect()
     events, states = lasting(source, versions)
     pairs = events.join(spoken, on="uscc") if happened is None else _in_period(events, spoken, happened)
-    found = [latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))]
+    told = pairs.filter(pl.col("known_on") <= pl.col("marked_on"))
+    counts = [told.group_by("mark").agg(rows=pl.len().cast(pl.Int64))]
+    last = [latest(told, ("mark", *source.key)).select("mark", "amount")]
     if states.height:
-        found.append(stood(source, states, spoken))
-    counted = pl.concat([one.select("mark", "amount") for one in found])
-    return counted.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
+        still = stood(source, states, spoken)
+        counts.append(still.group_by("mark").agg(rows=pl.col("versions").sum()))
+        last.append(still.select("mark", "amount"))
+    counted = pl.concat(counts).group_by("mark").agg(pl.col("rows").sum())
+    return counted.join(pl.concat(last).group_by("mark").agg(sum=pl.col("amount").sum()), on="mark")
 
 
 def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> pl.DataFrame:
