@@ -20,6 +20,7 @@ from data_contracts.sources import SOURCES, Source
 
 DIRT_SCHEMA = {"source": pl.String, "row": pl.Int64, "rule": pl.String}
 _DIGITAL = r"^\d{20}$"
+_MISTYPED = "91350211000000019J"
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,17 @@ def _rule_kinds(source: Source) -> list[Kind]:
     Raises:
         ValueError: a rule was added to a contract, and its dirt was not.
     """
-    special = _special_kinds()
+    special, everywhere = _special_kinds(), pl.lit(value=True)
     kinds: list[Kind] = []
     for rule in source.rules:
         if rule.code in special:
             kinds.append(special[rule.code])
+        elif rule.code.endswith("_written_otherwise"):
+            (name,) = rule.fields
+            kinds.append(Kind(rule.code, {name: pl.col(name) + " "}, pl.col(name).is_not_null()))
+        elif rule.code.endswith("_names_nobody"):
+            (name,) = rule.fields
+            kinds.append(Kind(rule.code, {name: pl.lit("NULL")}, everywhere))
         elif "_before_" in rule.code:
             later, earlier = rule.fields
             day_before = pl.col(earlier).dt.offset_by("-1d")
@@ -190,6 +197,10 @@ def _special_kinds() -> dict[str, Kind]:
     yes, no = pl.lit(value=True), pl.lit(value=False)
     kinds = [
         Kind("uscc_check_character", {"uscc": code.str.slice(0, 17) + other_end}, everywhere),
+        *(
+            Kind(f"{one}_check_character", {one: pl.lit(_MISTYPED)}, everywhere)
+            for one in ("counterparty_id", "group_id")
+        ),
         Kind("month_not_first_day", {"month": pl.col("month").dt.offset_by("1d")}, everywhere),
         Kind("value_without_report", {"state": pl.lit("missing")}, pl.col("value").is_not_null()),
         Kind("known_on_before_year", {"known_on": pl.date(pl.col("year") - 1, 12, 31)}, everywhere),

@@ -9,6 +9,7 @@ must satisfy together. `checking.checked` parts good rows from bad ones with it,
 `scoring.features` accepts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -18,7 +19,7 @@ import polars as pl
 from pandera.api.polars.components import Column
 from pandera.typing.polars import DataFrame
 
-from data_contracts.uscc import CodeState, states
+from data_contracts.uscc import CodeState, mistyped, states
 
 FIRST_DAY = date(1949, 10, 1)
 LAST_DAY = date(2199, 12, 31)
@@ -91,6 +92,55 @@ VALID_CODE = Rule(
     ),
     meaning="uscc has the form and check character of GB 32100-2015 (codes of the Fujian pilot pass with a warning)",
 )
+
+
+_LETTERS = r"[\x{FF01}-\x{FF5E}]|\p{Cf}|^ | $|  |[\p{Z}--[ ]]"
+"""Full-width and invisible characters, outer and doubled blanks, and blanks other than U+0020."""
+_NOBODY = ("NULL", "NONE", "NAN", "NA", "N/A", "#N/A", "NIL", "-", "--", "/", "\\N", "无", "空")
+
+
+def _among_distinct(column: str, bad: Callable[[pl.Series], pl.Series]) -> pl.Expr:
+    """True where the value is not among the bad ones of the distinct values: an id repeats itself a thousand times."""
+
+    def judged(values: pl.Series) -> pl.Series:
+        found = bad(values.unique().drop_nulls())
+        if found.is_empty():
+            return pl.repeat(value=True, n=values.len(), dtype=pl.Boolean, eager=True)
+        return ~values.is_in(found.implode())
+
+    return pl.col(column).map_batches(judged, return_dtype=pl.Boolean, is_elementwise=True)
+
+
+def _party(column: str, *, upper: bool) -> tuple[Rule, ...]:
+    """An id is written in one way and names somebody, or one party counts as two and hides what is between them.
+
+    Args:
+        column: holds the id.
+        upper: lower case is another way to write it; not where ids are told apart by case.
+    """
+    other = rf"\p{{Ll}}|{_LETTERS}" if upper else _LETTERS
+    rules = (
+        Rule(
+            f"{column}_written_otherwise",
+            (column,),
+            _among_distinct(column, lambda ids: ids.filter(ids.str.contains(other))),
+            f"{column} has no outer, doubled or other blanks than U+0020, no full-width or invisible characters"
+            f"{' and no lower-case letters' if upper else ''}",
+        ),
+        Rule(
+            f"{column}_names_nobody",
+            (column,),
+            _among_distinct(column, lambda ids: ids.filter(ids.str.to_uppercase().is_in(_NOBODY))),
+            f"{column} is no word for nothing, such as null, NaN or N/A",
+        ),
+    )
+    code = Rule(
+        f"{column}_check_character",
+        (column,),
+        _among_distinct(column, mistyped),
+        f"{column} with the form of a unified social credit code has its check character (or is a resident's number)",
+    )
+    return (*rules, code) if upper else rules
 
 
 class Contract(pa.DataFrameModel):
@@ -178,7 +228,7 @@ ENTERPRISES = Source(
     "enterprises",
     Enterprises,
     key=("uscc",),
-    rules=(VALID_CODE, _not_before("known_on", "established_on")),
+    rules=(VALID_CODE, _not_before("known_on", "established_on"), *_party("group_id", upper=True)),
 )
 
 
@@ -413,6 +463,7 @@ INVOICES = Source(
     total_of="gross_fen",
     rules=(
         VALID_CODE,
+        *_party("counterparty_id", upper=True),
         _not_before("known_on", "issued_on"),
         Rule(
             "gross_not_net_plus_tax",
@@ -471,6 +522,8 @@ DEBTS = Source(
     reports_on=("uscc", "lender_id", "debt_id"),
     rules=(
         VALID_CODE,
+        *_party("lender_id", upper=False),
+        *_party("debt_id", upper=False),
         _not_before("known_on", "as_of"),
         _not_before("as_of", "opened_on"),
         _not_before("closed_on", "opened_on"),
@@ -539,6 +592,8 @@ LOAN_OUTCOMES = Source(
     happened_on="opened_on",
     rules=(
         VALID_CODE,
+        *_party("lender_id", upper=False),
+        *_party("loan_id", upper=False),
         _not_before("observed_until", "opened_on"),
         _not_before("known_on", "opened_on"),
         _not_before("defaulted_on", "opened_on"),

@@ -96,7 +96,7 @@ def test_debts_count_in_their_latest_report_while_they_are_open() -> None:
 
 
 def test_the_debts_of_other_members_count_against_the_group() -> None:
-    firms = [make.enterprise(number, group_id="g") for number in (1, 2)] + [make.enterprise(3)]
+    firms = [make.enterprise(number, group_id="G") for number in (1, 2)] + [make.enterprise(3)]
     debts = [make.debt(uscc=firm["uscc"]) for firm in firms]
     found = features(make.complete(enterprises=firms, debts=debts), AS_OF).sort("uscc")
     group = dict(found.select("uscc", "group_existing_unsecured_fen").iter_rows())

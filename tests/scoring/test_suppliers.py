@@ -82,9 +82,9 @@ def test_an_applicants_bad_row_of_what_others_deliver_casts_no_doubt() -> None:
 
 
 def test_an_applicant_corrects_no_authority() -> None:
-    registered = make.enterprise(group_id="g")
+    registered = make.enterprise(group_id="G")
     said = registered | {"known_on": LATER, "supplier": "applicant", "group_id": None}
-    other = make.enterprise(2, group_id="g")
+    other = make.enterprise(2, group_id="G")
     found = features(make.sources(enterprises=[registered, said, other]), AS_OF)
     assert found["group_members"].to_list() == [1, 1]
 
