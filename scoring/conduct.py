@@ -56,6 +56,9 @@ def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """Taxes paid, sales declared, lateness, arrears, and due months for which no VAT return is there.
 
+    Refunds are taken off the taxes of their kind over the whole window, in whichever filing they stand; more than was
+    paid of a kind takes nothing off another.
+
     Args:
         sources: checked facts.
         firms: `uscc` and `established_on`; returns are due from the quarter after it.
@@ -68,15 +71,17 @@ def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataF
     def within(months: int) -> pl.Expr:
         return (pl.col("period_from") >= first_day(last_month + 1 - months)) & (pl.col("period_to") <= due)
 
-    paid = (pl.col("tax_fen") - pl.col("refund_fen")).clip(lower_bound=0)
+    paid = pl.when(pl.col("paid_on").is_not_null()).then("tax_fen").otherwise(0)
+    kinds = filings.filter(within(24)).group_by("uscc", "tax_kind").agg(net=(paid - pl.col("refund_fen")).sum())
+    taxes = kinds.group_by("uscc").agg(tax_paid_24m_fen=pl.col("net").clip(lower_bound=0).sum())
     recent = pl.col("period_to") >= months_before(as_of, 24)
     found = filings.group_by("uscc").agg(
-        tax_paid_24m_fen=paid.filter(within(24) & pl.col("paid_on").is_not_null()).sum(),
         declared_sales_12m_fen=pl.col("declared_sales_fen").filter(within(12) & (pl.col("tax_kind") == "vat")).sum(),
         tax_late_days_24m=pl.col("late_days").filter(recent).max(),
         tax_arrears_fen=pl.col("arrears_fen").sum(),
     )
-    filled = _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(0))
+    told = _per_firm(firms, taxes).hstack(_per_firm(firms, found).drop("uscc"))
+    filled = told.with_columns(pl.exclude("uscc").fill_null(0))
     return filled.with_columns(_unfiled_months(filings, firms, last_month)["unfiled_months_24m"])
 
 
