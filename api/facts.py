@@ -16,7 +16,6 @@ from data_contracts.checking import DOUBTS_SCHEMA, SEPARATOR, Checked, assembled
 from data_contracts.parsing import FAILURE_SUFFIX
 from data_contracts.rules import rules_of
 from data_contracts.sources import SOURCES, Source, Sources
-from scoring.feeds import DELIVERED
 
 FACTS: Mapping[str, str] = {
     "enterprises": "SELECT * FROM hall.visible_enterprises WHERE uscc = ANY($1) ORDER BY batch_id, line",
@@ -48,8 +47,7 @@ async def sources_of_enterprise(pool: Pool, usccs: str | Sequence[str]) -> Sourc
     """What is known of enterprises, read at one instant, with the group members' rows that their features need.
 
     The rows pass the contracts once more, all batches together: what repeats or contradicts another batch's row is left
-    out and casts its doubt as it does within one file. An applicant's rows are checked apart, so that they cannot
-    contradict away what others said. The check is done in a worker thread.
+    out and casts its doubt as it does within one file. The check is done in a worker thread.
     """
     wanted = [usccs] if isinstance(usccs, str) else list(usccs)
     async with transaction(pool) as connection:
@@ -90,22 +88,8 @@ def _frame(source: Source, rows: Sequence[Any]) -> pl.DataFrame:
 
 def _together(frames: Mapping[str, pl.DataFrame], doubts: pl.DataFrame) -> Sources:
     """Sources of rows of several batches; `doubts` were cast as the batches were delivered."""
-    own = pl.col("supplier") == "applicant"
-    others, _ = assembled({name: checked(SOURCES[name], frame.filter(~own)) for name, frame in frames.items()})
-    said = {name: frame.filter(own) for name, frame in frames.items()}
-    applicant, _ = assembled(
-        {name: _heard(name, checked(SOURCES[name], frame)) for name, frame in said.items() if frame.height}
-    )
-    both = {name: pl.concat([frame, getattr(applicant, name)]) for name, frame in vars(others).items()}
-    both["doubts"] = pl.concat([both["doubts"], doubts])
-    return Sources(**cast("dict[str, Any]", both))
-
-
-def _heard(name: str, found: Checked) -> Checked:
-    """Without the bad rows that cast no doubt: an applicant's word where others deliver neither helps nor hurts."""
-    if name not in DELIVERED:
-        return found
-    return replace(found, quarantined=found.quarantined.filter(pl.col("supplier").ne_missing("applicant")))
+    found, _ = assembled({name: checked(SOURCES[name], frame) for name, frame in frames.items()})
+    return replace(found, doubts=pl.concat([found.doubts, doubts]))
 
 
 # ----------------------------------------------------------------------------------------------------------- deliveries
@@ -210,7 +194,7 @@ def parted(uscc: str, delivered: Mapping[str, Sequence[Mapping[str, Any]]], supp
         kept = found.good.filter(pl.col("uscc") == uscc).with_columns(pl.col(pl.Date).cast(pl.String))
         if kept.height:
             good[name] = kept.to_dicts()
-    sources, _ = assembled({name: _heard(name, found) for name, found in checks.items()})
+    sources, _ = assembled(checks)
     doubts = sources.doubts.filter(pl.col("uscc") == uscc).with_columns(pl.col("known_on").cast(pl.String))
     return Delivery(
         good=good,

@@ -13,9 +13,9 @@ import polars as pl
 
 from data_contracts.errors import ContractError
 from data_contracts.parsing import failure_codes, parsed
-from data_contracts.repeats import EXACT_DUPLICATE, repeats
+from data_contracts.repeats import HARMLESS, repeats
 from data_contracts.rules import TYPE_NAMES, broken_rules, rules_of
-from data_contracts.sources import DIRECTIONS, SOURCES, Source, Sources
+from data_contracts.sources import APPLICANT, DIRECTIONS, SOURCES, Source, Sources
 from data_contracts.uscc import CodeState, states
 
 SEPARATOR = "; "
@@ -30,8 +30,9 @@ class Checked:
 
     Attributes:
         good: rows that keep the contract, in the order of the file, columns in the order of the contract.
-        quarantined: `row` (1-based data row), `rules` (codes, joined by "; "), `exact_duplicate` (that and nothing
-            else), the columns of the contract as text, and `line`: the text of a row that has no columns.
+        quarantined: `row` (1-based data row), `rules` (codes, joined by "; "), `exact_duplicate` (it repeats a
+            row that stays, and no more), the columns of the contract as text, and `line`: the text of a row that has
+            no columns.
         warnings: sentences about rows that are good but worth a look.
         read: rows that came in; always good + quarantined.
     """
@@ -224,7 +225,7 @@ def _quarantined(
     parted = pl.DataFrame([numbers, faults["rules"]]).hstack(held).with_columns(line=pl.lit(None, pl.String))
     lines = broken.rename({"rule": "rules"})
     together = pl.concat([parted, lines], how="diagonal")
-    exact = pl.col("rules") == EXACT_DUPLICATE
+    exact = pl.col("rules").is_in(HARMLESS)
     return together.select("row", "rules", exact.alias("exact_duplicate"), *source.columns, "line").sort("row")
 
 
@@ -269,6 +270,8 @@ def _doubts(source: Source, quarantined: pl.DataFrame) -> pl.DataFrame:
     if quarantined.is_empty():
         return _no_doubts()
     suspect = quarantined.filter(~pl.col("exact_duplicate"))
+    if source.is_delivered:  # what an applicant says there is not heard, so that it says it badly tells nothing
+        suspect = suspect.filter(pl.col("supplier").ne_missing(APPLICANT))
     if suspect.is_empty():
         return _no_doubts()
     in_line = pl.col("line").str.extract_all(CODE_FORM).list.eval(_valid(pl.element())).list.first()

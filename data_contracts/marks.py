@@ -1,7 +1,7 @@
 """Completeness marks: what a supplier delivered, counted and summed so that a reader can tell whether rows are missing.
 
-The figures follow the `Feeds` contract: distinct keys of the rows that happened, or stood, in the period and were known
-by the mark's own day, and the amount of the latest known row of each key.
+The figures follow the `Feeds` contract: the rows that happened, or stood, in the period and were known by the mark's
+own day, corrections as well, and the amount of the latest known row of each key.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ def marks(source: Source, rows: pl.DataFrame, enterprises: pl.Series, period: Pe
 
     Args:
         source: the source spoken of.
-        rows: its rows, typed as in its contract. Exact repeats count once; of two rows with one key and day, the one
-            that stands later counts.
+        rows: its rows, typed as in its contract. Repeats count once; of two rows with one key and day, the one that
+            stands later gives the amount.
         enterprises: distinct credit codes to make marks for.
         period: see `Period`.
         supplier: who vouches for the delivery.
@@ -50,7 +50,7 @@ def marks(source: Source, rows: pl.DataFrame, enterprises: pl.Series, period: Pe
     latest = stood(source, rows, spoken)
     if "direction" not in source.key:
         latest = latest.with_columns(direction=pl.lit(None, pl.String))
-    counted = latest.group_by("uscc", "direction").agg(row_count=pl.len(), total_fen=_sum(source))
+    counted = latest.group_by("uscc", "direction").agg(row_count=pl.col("versions").sum(), total_fen=_sum(source))
     found = grid.join(counted, on=["uscc", "direction"], how="left", nulls_equal=True, maintain_order="left")
     marked = found.with_columns(
         pl.col("row_count").fill_null(0).cast(pl.Int64),
@@ -96,6 +96,8 @@ def lasting(source: Source, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFr
 def stood(source: Source, rows: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFrame:
     """Each mark beside each row that it speaks of: known by its day, the latest of its key, in force in its period.
 
+    `versions` says how many rows of the key were known by that day.
+
     Args:
         source: whose rows they are; for a source without a day every known row is spoken of.
         rows: its key, `known_on` and the columns that `stands_until` reads, all versions, later ones last in a day.
@@ -106,7 +108,8 @@ def stood(source: Source, rows: pl.DataFrame, spoken: pl.DataFrame) -> pl.DataFr
     told = pl.col("known_on") <= pl.col("marked_on")
     if source.happened_on is not None:
         told = told & (pl.col(source.happened_on) <= pl.col("last"))
-    latest = pairs.filter(told).unique(["mark", *source.key], keep="last")
+    versions = pl.col("known_on").n_unique().cast(pl.Int64).over("mark", *source.key)
+    latest = pairs.filter(told).with_columns(versions=versions).unique(["mark", *source.key], keep="last")
     if source.happened_on is None:
         return latest
     began = pl.col(source.happened_on)

@@ -13,13 +13,14 @@ import polars as pl
 from pandera.api.polars.components import Column
 
 from data_contracts.parsing import FAILURE_SUFFIX
-from data_contracts.repeats import CONFLICTING_VERSIONS, EXACT_DUPLICATE, VOID_VALID_CONFLICT
+from data_contracts.repeats import CONFLICTING_VERSIONS, EXACT_DUPLICATE, SAME_FROM_ANOTHER, VOID_VALID_CONFLICT
 from data_contracts.rules import KINDS
 from data_contracts.samples_days import stream
 from data_contracts.sources import SOURCES, Source
 
 DIRT_SCHEMA = {"source": pl.String, "row": pl.Int64, "rule": pl.String}
 _DIGITAL = r"^\d{20}$"
+_MISTYPED = "91350211000000019J"
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,17 @@ def _rule_kinds(source: Source) -> list[Kind]:
     Raises:
         ValueError: a rule was added to a contract, and its dirt was not.
     """
-    special = _special_kinds()
+    special, everywhere = _special_kinds(), pl.lit(value=True)
     kinds: list[Kind] = []
     for rule in source.rules:
         if rule.code in special:
             kinds.append(special[rule.code])
+        elif rule.code.endswith("_written_otherwise"):
+            (name,) = rule.fields
+            kinds.append(Kind(rule.code, {name: pl.col(name) + " "}, pl.col(name).is_not_null()))
+        elif rule.code.endswith("_names_nobody"):
+            (name,) = rule.fields
+            kinds.append(Kind(rule.code, {name: pl.lit("NULL")}, everywhere))
         elif "_before_" in rule.code:
             later, earlier = rule.fields
             day_before = pl.col(earlier).dt.offset_by("-1d")
@@ -190,6 +197,10 @@ def _special_kinds() -> dict[str, Kind]:
     yes, no = pl.lit(value=True), pl.lit(value=False)
     kinds = [
         Kind("uscc_check_character", {"uscc": code.str.slice(0, 17) + other_end}, everywhere),
+        *(
+            Kind(f"{one}_check_character", {one: pl.lit(_MISTYPED)}, everywhere)
+            for one in ("counterparty_id", "group_id")
+        ),
         Kind("month_not_first_day", {"month": pl.col("month").dt.offset_by("1d")}, everywhere),
         Kind("value_without_report", {"state": pl.lit("missing")}, pl.col("value").is_not_null()),
         Kind("known_on_before_year", {"known_on": pl.date(pl.col("year") - 1, 12, 31)}, everywhere),
@@ -204,12 +215,30 @@ def _special_kinds() -> dict[str, Kind]:
     return {kind.rule: kind for kind in kinds}
 
 
+_CONTRADICTIONS: dict[str, dict[str, pl.Expr]] = {
+    "enterprises": {"name": pl.lit("另一名称")},
+    "qualifications": {"valid_to": pl.col("valid_to") + pl.duration(days=1)},
+    "financial_statements": {"audited": ~pl.col("audited")},
+    "social_insurance": {"arrears_fen": pl.col("arrears_fen") + 1},
+    "innovation_indicators": {"unit": pl.when(pl.col("unit") == "bp").then(pl.lit("count")).otherwise(pl.lit("bp"))},
+    "tax_filings": {"declared_sales_fen": pl.col("declared_sales_fen") + 1},
+    "taxpayer_ratings": {"grade": pl.when(pl.col("grade") == "D").then(pl.lit("C")).otherwise(pl.lit("D"))},
+    "invoices": {"net_fen": pl.col("net_fen") - 1, "gross_fen": pl.col("gross_fen") - 1},
+    "debts": {"overdue_days": pl.col("overdue_days") + 1},
+    "public_records": {"removed_on": pl.when(pl.col("removed_on").is_null()).then("listed_on")},
+    "loan_outcomes": {"term_months": pl.col("term_months") + 1},
+    "feeds": {"row_count": pl.col("row_count") + 1},
+}
+"""By source: what contradicts a row and keeps the contract."""
+
+
 def _repeat_kinds(source: Source) -> list[Kind]:
     everywhere = pl.lit(value=True)
-    other = pl.when(pl.col("supplier") == "bank").then(pl.lit("authority")).otherwise(pl.lit("bank"))
+    of_authority = pl.col("supplier") == "authority"
     kinds = [
         Kind(EXACT_DUPLICATE, {}, everywhere, added=True),
-        Kind(CONFLICTING_VERSIONS, {"supplier": other}, everywhere, added=True, both=True),
+        Kind(SAME_FROM_ANOTHER, {"supplier": pl.lit("bank")}, of_authority, added=True),
+        Kind(CONFLICTING_VERSIONS, _CONTRADICTIONS[source.name], everywhere, added=True, both=True),
     ]
     if "is_void" in source.columns:
         valid_paper = ~pl.col("is_void") & ~pl.col("invoice_no").str.contains(_DIGITAL)

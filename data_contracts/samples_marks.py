@@ -41,13 +41,13 @@ class Deliveries:
 
 @dataclass(frozen=True)
 class Delivered:
-    """First versions of rows of one source: later versions here change neither count nor amount.
+    """Rows of one source with their corrections, which here leave the amount as it was.
 
     Attributes:
         firm: whose.
         happened: the day by which a mark counts the row.
         known: day known.
-        amount: what a mark sums; null: nothing.
+        amount: what a mark sums, 0 of a correction; null: nothing.
         standing: all versions of what stands for longer than a day, as in the contract; null: nothing does.
     """
 
@@ -83,29 +83,30 @@ def invoice_rows(lines: Lines, *, sold: bool) -> Delivered:
     """The invoices of one direction; a void known later is a second version."""
     repeats = (np.diff(lines.number) == 0) & (np.diff(lines.firm) == 0) & (np.diff(lines.day) == 0)
     kept = lines.sold == sold
-    kept[1:] &= ~repeats
-    return Delivered(lines.firm[kept], lines.day[kept], lines.known[kept], (lines.net + lines.tax)[kept])
+    again = np.concatenate([[False], repeats])
+    amount = np.where(again, 0, lines.net + lines.tax)
+    return Delivered(lines.firm[kept], lines.day[kept], lines.known[kept], amount[kept])
 
 
 def source_rows(firms: Firms, name: str, frame: pl.DataFrame) -> Delivered:
-    """First versions of the rows of any other source, and beside them the rows that stand for longer than a day."""
+    """The rows of any other source, a correction without amount, and beside them those that stand for longer."""
     source = SOURCES[name]
     places = pl.DataFrame({"uscc": firms.code, "firm": np.arange(firms.size)})
     events, standing = lasting(source, frame)
-    rows = events.sort("known_on", maintain_order=True).unique(source.key, keep="first", maintain_order=True)
-    rows = rows.join(places, on="uscc", how="left", maintain_order="left")
+    rows = events.sort("known_on", maintain_order=True).join(places, on="uscc", how="left", maintain_order="left")
+    first = rows.select(pl.struct(source.key).is_first_distinct()).to_series()
     happened = rows["known_on"] if source.happened_on is None else rows[source.happened_on]
     return Delivered(
         firm=rows["firm"].to_numpy(),
         happened=happened.to_physical().cast(pl.Int64).to_numpy(),
         known=rows["known_on"].to_physical().cast(pl.Int64).to_numpy(),
-        amount=rows[source.total_of].to_numpy() if source.total_of else None,
+        amount=(rows[source.total_of] * first).to_numpy() if source.total_of else None,
         standing=standing,
     )
 
 
 def marks_of(firms: Firms, periods: Deliveries, name: str, direction: str | None, rows: Delivered) -> pl.DataFrame:
-    """One mark a period of one source: distinct rows that happened in it and were known by the mark's day."""
+    """One mark a period of one source: rows that happened in it and were known by the mark's day."""
     source = SOURCES[name]
     if source.happened_on is None:
         count, total = _known_by(firms, periods, rows), None
@@ -136,7 +137,7 @@ def _with_standing(source: Source, marked: pl.DataFrame, standing: pl.DataFrame)
     numbered = marked.with_row_index("mark")
     spoken = numbered.select("mark", "uscc", first="period_from", last="period_to", marked_on="known_on")
     amount = pl.col(source.total_of).sum() if source.total_of else pl.lit(0)
-    more = stood(source, standing, spoken).group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=amount)
+    more = stood(source, standing, spoken).group_by("mark").agg(rows=pl.col("versions").sum(), sum=amount)
     both = numbered.join(more, on="mark", how="left", maintain_order="left")
     return both.with_columns(
         row_count=pl.col("row_count") + pl.col("rows").fill_null(0),

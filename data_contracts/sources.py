@@ -9,6 +9,7 @@ must satisfy together. `checking.checked` parts good rows from bad ones with it,
 `scoring.features` accepts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -18,7 +19,7 @@ import polars as pl
 from pandera.api.polars.components import Column
 from pandera.typing.polars import DataFrame
 
-from data_contracts.uscc import CodeState, states
+from data_contracts.uscc import CodeState, mistyped, states
 
 FIRST_DAY = date(1949, 10, 1)
 LAST_DAY = date(2199, 12, 31)
@@ -29,7 +30,8 @@ MOST_TEXT = 200
 NO_CONTROL_CHARACTER = r"^[^\x00-\x1f\x7f-\x9f]+$"
 """No line break, NUL or tab hides inside a name or an id."""
 
-SUPPLIERS = ("authority", "applicant", "bank")
+APPLICANT = "applicant"
+SUPPLIERS = ("authority", APPLICANT, "bank")
 DIRECTIONS = ("in", "out")
 UNITS = ("fen", "bp", "count")
 
@@ -92,6 +94,55 @@ VALID_CODE = Rule(
 )
 
 
+_LETTERS = r"[\x{FF01}-\x{FF5E}]|\p{Cf}|^ | $|  |[\p{Z}--[ ]]"
+"""Full-width and invisible characters, outer and doubled blanks, and blanks other than U+0020."""
+_NOBODY = ("NULL", "NONE", "NAN", "NA", "N/A", "#N/A", "NIL", "-", "--", "/", "\\N", "无", "空")
+
+
+def _among_distinct(column: str, bad: Callable[[pl.Series], pl.Series]) -> pl.Expr:
+    """True where the value is not among the bad ones of the distinct values: an id repeats itself a thousand times."""
+
+    def judged(values: pl.Series) -> pl.Series:
+        found = bad(values.unique().drop_nulls())
+        if found.is_empty():
+            return pl.repeat(value=True, n=values.len(), dtype=pl.Boolean, eager=True)
+        return ~values.is_in(found.implode())
+
+    return pl.col(column).map_batches(judged, return_dtype=pl.Boolean, is_elementwise=True)
+
+
+def _party(column: str, *, upper: bool) -> tuple[Rule, ...]:
+    """An id is written in one way and names somebody, or one party counts as two and hides what is between them.
+
+    Args:
+        column: holds the id.
+        upper: lower case is another way to write it; not where ids are told apart by case.
+    """
+    other = rf"\p{{Ll}}|{_LETTERS}" if upper else _LETTERS
+    rules = (
+        Rule(
+            f"{column}_written_otherwise",
+            (column,),
+            _among_distinct(column, lambda ids: ids.filter(ids.str.contains(other))),
+            f"{column} has no outer, doubled or other blanks than U+0020, no full-width or invisible characters"
+            f"{' and no lower-case letters' if upper else ''}",
+        ),
+        Rule(
+            f"{column}_names_nobody",
+            (column,),
+            _among_distinct(column, lambda ids: ids.filter(ids.str.to_uppercase().is_in(_NOBODY))),
+            f"{column} is no word for nothing, such as null, NaN or N/A",
+        ),
+    )
+    code = Rule(
+        f"{column}_check_character",
+        (column,),
+        _among_distinct(column, mistyped),
+        f"{column} with the form of a unified social credit code has its check character (or is a resident's number)",
+    )
+    return (*rules, code) if upper else rules
+
+
 class Contract(pa.DataFrameModel):
     """What all sources share."""
 
@@ -113,7 +164,8 @@ class Source:
     Attributes:
         name: of the file, without ending.
         contract: types, nulls, ranges and meanings of the columns.
-        key: what a row is about; with `known_on` it names one row.
+        key: what a row is about; with `known_on` it names one row of the applicant's and one of all others.
+        is_delivered: authorities and banks deliver it, so an applicant's own rows neither count nor cast doubt.
         happened_on: the column by which a completeness mark counts rows into its period; null: it counts them all.
         total_of: the column that a completeness mark sums; null: none.
         stands_until: of a source whose rows state what stands: the last day on which a row stands, from `happened_on`
@@ -126,6 +178,7 @@ class Source:
     contract: type[Contract]
     key: tuple[str, ...]
     rules: tuple[Rule, ...]
+    is_delivered: bool = False
     happened_on: str | None = None
     total_of: str | None = None
     stands_until: pl.Expr | None = None
@@ -175,7 +228,7 @@ ENTERPRISES = Source(
     "enterprises",
     Enterprises,
     key=("uscc",),
-    rules=(VALID_CODE, _not_before("known_on", "established_on")),
+    rules=(VALID_CODE, _not_before("known_on", "established_on"), *_party("group_id", upper=True)),
 )
 
 
@@ -257,6 +310,7 @@ SOCIAL_INSURANCE = Source(
     "social_insurance",
     SocialInsurance,
     key=("uscc", "month"),
+    is_delivered=True,
     happened_on="month",
     total_of="base_fen",
     stands_until=pl.max_horizontal("month", "known_on"),
@@ -324,6 +378,7 @@ TAX_FILINGS = Source(
     "tax_filings",
     TaxFilings,
     key=("uscc", "period_from", "period_to", "tax_kind"),
+    is_delivered=True,
     happened_on="period_to",
     total_of="tax_fen",
     stands_until=pl.when(pl.col("arrears_fen") == 0).then(pl.max_horizontal("period_to", "known_on")),
@@ -360,6 +415,7 @@ TAXPAYER_RATINGS = Source(
     "taxpayer_ratings",
     TaxpayerRatings,
     key=("uscc", "year"),
+    is_delivered=True,
     rules=(
         VALID_CODE,
         Rule(
@@ -402,10 +458,12 @@ INVOICES = Source(
     "invoices",
     Invoices,
     key=("uscc", "direction", "invoice_no", "counterparty_id", "issued_on"),
+    is_delivered=True,
     happened_on="issued_on",
     total_of="gross_fen",
     rules=(
         VALID_CODE,
+        *_party("counterparty_id", upper=True),
         _not_before("known_on", "issued_on"),
         Rule(
             "gross_not_net_plus_tax",
@@ -457,12 +515,15 @@ DEBTS = Source(
     "debts",
     Debts,
     key=("uscc", "lender_id", "debt_id", "as_of"),
+    is_delivered=True,
     happened_on="as_of",
     total_of="balance_fen",
     stands_until=pl.when(pl.col("closed_on").is_not_null()).then("as_of"),
     reports_on=("uscc", "lender_id", "debt_id"),
     rules=(
         VALID_CODE,
+        *_party("lender_id", upper=False),
+        *_party("debt_id", upper=False),
         _not_before("known_on", "as_of"),
         _not_before("as_of", "opened_on"),
         _not_before("closed_on", "opened_on"),
@@ -494,6 +555,7 @@ PUBLIC_RECORDS = Source(
     "public_records",
     PublicRecords,
     key=("uscc", "kind", "listed_on"),
+    is_delivered=True,
     happened_on="listed_on",
     stands_until=pl.col("removed_on"),
     rules=(
@@ -530,6 +592,8 @@ LOAN_OUTCOMES = Source(
     happened_on="opened_on",
     rules=(
         VALID_CODE,
+        *_party("lender_id", upper=False),
+        *_party("loan_id", upper=False),
         _not_before("observed_until", "opened_on"),
         _not_before("known_on", "opened_on"),
         _not_before("defaulted_on", "opened_on"),
@@ -549,8 +613,9 @@ class Feeds(Contract):
 
     Reconciled with the rows, it parts "clean" from "not delivered". A mark covers the rows of one source (and
     direction, for invoices) that happened in its period and were known by the mark's own `known_on`. `row_count`
-    counts distinct keys (exact repeats once); `total_fen` sums the amount named in the source's contract over the
-    latest known row of each key, void invoices included.
+    counts the rows, corrections as well, but what only repeats a row once: so a correction cannot be left out unseen
+    either. `total_fen` sums the amount named in the source's contract over the latest known row of each key, void
+    invoices included.
 
     What stands is told by every mark of its time, so that it cannot be left out together with the one mark in which it
     began. A mark of such a source covers each row that stood on any day of its period, as known on the mark's own day:
@@ -582,7 +647,7 @@ class Feeds(Contract):
     period_from: pl.Date = _day("起", "first day covered")
     period_to: pl.Date = _day("止", "last day covered")
     row_count: int = pa.Field(
-        ge=0, le=10**9, title="行数", description="distinct keys that happened, or stood, in the period"
+        ge=0, le=10**9, title="行数", description="rows that happened, or stood, in the period, with their corrections"
     )
     total_fen: int = _fen(
         "金额合计", "sum of the source's amount, fen; null: no amount", least=-(10**17), most=10**17, nullable=True
@@ -593,6 +658,7 @@ FEEDS = Source(
     "feeds",
     Feeds,
     key=("uscc", "source", "direction", "period_from", "period_to"),
+    is_delivered=True,
     rules=(
         VALID_CODE,
         _not_before("period_to", "period_from"),
@@ -633,8 +699,8 @@ class Sources:
 
     Attributes:
         doubts: `uscc`, `source`, `direction` (null unless invoices) and `known_on` of every quarantined row that is
-            not an exact duplicate and whose enterprise could be read: that enterprise's feed counts as incomplete from
-            `known_on` on (null: always).
+            not a repeat, nor an applicant's word that would not count, and whose enterprise could be read: that
+            enterprise's feed counts as incomplete from `known_on` on (null: always).
     """
 
     enterprises: DataFrame[Enterprises]

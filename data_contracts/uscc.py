@@ -7,6 +7,7 @@ rule (characters 9 to 12 are `M000`); they are lawful registrations, so they pas
 
 from enum import Enum
 
+import numpy as np
 import polars as pl
 
 ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
@@ -73,3 +74,32 @@ def states(codes: pl.Series) -> pl.Series:
     distinct = codes.drop_nulls().unique()
     found = [code_state(code).value for code in distinct]
     return codes.replace_strict(distinct, pl.Series(found, dtype=pl.String), default=None, return_dtype=pl.String)
+
+
+SHAPE = "^[0-9A-HJ-NPQRTUWXY]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}$"
+"""What looks like a unified social credit code; a resident's identity number may look like one."""
+_PLACES = np.zeros(128, dtype=np.int64)
+_PLACES[[ord(character) for character in ALPHABET]] = range(len(ALPHABET))
+_RESIDENT_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def _is_resident_number(number: str) -> bool:
+    """Is it a 公民身份号码 (GB 11643-1999), by its check character? A natural person may be a buyer or a lender."""
+    if not number[:17].isdigit():
+        return False
+    total = sum(int(digit) * weight for digit, weight in zip(number[:17], _RESIDENT_WEIGHTS, strict=True))
+    return "10X98765432"[total % 11] == number[17]
+
+
+def mistyped(ids: pl.Series) -> pl.Series:
+    """Of distinct ids of parties those that look like a credit code and are none, nor a resident's number."""
+    shaped = ids.drop_nulls().filter(ids.drop_nulls().str.contains(SHAPE))
+    if shaped.is_empty():
+        return shaped
+    # At once: a park has ten times as many buyers as enterprises.
+    letters = np.frombuffer("".join(shaped).encode(), dtype=np.uint8).reshape(-1, _LENGTH)
+    values = _PLACES[letters]
+    wanted = (31 - values[:, :17] @ np.array(_WEIGHTS) % 31) % 31
+    doubtful = shaped.filter(pl.Series(wanted != values[:, 17]))
+    bad = [code_state(one) is CodeState.INVALID and not _is_resident_number(one) for one in doubtful]
+    return doubtful.filter(pl.Series(bad, dtype=pl.Boolean))

@@ -23,7 +23,7 @@ from models.replay import FEATURES, write_decisions
 from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
-from scoring.conduct import current
+from scoring.conduct import current, undoubted
 from scoring.points import points
 from scoring.policy import Policy
 from scoring.rulebook import parse_rulebook
@@ -143,7 +143,8 @@ def _earned(sources: Sources, uscc: str, day: date, ruleset: Ruleset | None) -> 
     if ruleset is None:
         return None
     registry = current(sources, "enterprises", day).filter(pl.col("uscc") == uscc)
-    return Earned(ruleset, points(sources.innovation_indicators, day, registry, ruleset).row(0, named=True))
+    told = undoubted(sources, "innovation_indicators", day)
+    return Earned(ruleset, points(told, day, registry, ruleset).row(0, named=True))
 
 
 def _write_workbook(table: pl.DataFrame, path: Path) -> None:

@@ -211,7 +211,7 @@ FAVOURABLE = (
         "tax_paid_24m_fen",
         "近24个月实缴税额",
         "fen",
-        "Σ (tax_fen - refund_fen)⁺ of filings paid in full, 24 months up to the last due quarter",
+        "Σ over kinds of (Σ tax_fen of filings paid in full - Σ refund_fen)⁺, 24 months up to the last due quarter",
         "tax",
         "more",
         "model",
@@ -268,6 +268,8 @@ REGISTRY = (
         "scope",
         "more",
     ),
+    Feature("srdi_own_word", "专精特新仅凭自报", "flag", "srdi_live, and only the applicant says so", "scope"),
+    Feature("tech_own_word", "科技资质仅凭自报", "flag", "tech_live, and only the applicant says so", "scope"),
 )
 
 STANDING = (
@@ -434,6 +436,13 @@ UNDER_POLICY = (
     ),
     Feature("innovation_points", "创新积分", "points", "score under the policy's ruleset", "points", "more"),
     Feature("points_share_bp", "积分占满分比", "bp", "score over scale", "points", "more"),
+    Feature(
+        "points_own_word_bp",
+        "积分自报占比",
+        "bp",
+        "of points_share_bp, what only the applicant reported; 0 where the policy's steps are reached without it",
+        "points",
+    ),
 )
 
 CATALOGUE: dict[str, Feature] = {

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from data_contracts.sources import SOURCES, UNSECURED_KINDS, Sources
+from data_contracts.sources import APPLICANT, SOURCES, UNSECURED_KINDS, Sources
 from scoring.calendar import (
     filings_due_until,
     first_day,
@@ -40,12 +40,24 @@ def doubted_of(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     return told.select("uscc").unique()
 
 
+def undoubted(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
+    """The rows that stand of the firms of which none is in quarantine.
+
+    For favourable facts: the row in quarantine may be the correction that takes back what an earlier row says, so
+    none of them counts.
+    """
+    return current(sources, name, as_of).join(doubted_of(sources, name, as_of), on="uscc", how="anti")
+
+
 def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     return firms.select("uscc").join(found, on="uscc", how="left", maintain_order="left")
 
 
 def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """Taxes paid, sales declared, lateness, arrears, and due months for which no VAT return is there.
+
+    Refunds are taken off the taxes of their kind over the whole window, in whichever filing they stand; more than was
+    paid of a kind takes nothing off another.
 
     Args:
         sources: checked facts.
@@ -59,15 +71,17 @@ def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataF
     def within(months: int) -> pl.Expr:
         return (pl.col("period_from") >= first_day(last_month + 1 - months)) & (pl.col("period_to") <= due)
 
-    paid = (pl.col("tax_fen") - pl.col("refund_fen")).clip(lower_bound=0)
+    paid = pl.when(pl.col("paid_on").is_not_null()).then("tax_fen").otherwise(0)
+    kinds = filings.filter(within(24)).group_by("uscc", "tax_kind").agg(net=(paid - pl.col("refund_fen")).sum())
+    taxes = kinds.group_by("uscc").agg(tax_paid_24m_fen=pl.col("net").clip(lower_bound=0).sum())
     recent = pl.col("period_to") >= months_before(as_of, 24)
     found = filings.group_by("uscc").agg(
-        tax_paid_24m_fen=paid.filter(within(24) & pl.col("paid_on").is_not_null()).sum(),
         declared_sales_12m_fen=pl.col("declared_sales_fen").filter(within(12) & (pl.col("tax_kind") == "vat")).sum(),
         tax_late_days_24m=pl.col("late_days").filter(recent).max(),
         tax_arrears_fen=pl.col("arrears_fen").sum(),
     )
-    filled = _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(0))
+    told = _per_firm(firms, taxes).hstack(_per_firm(firms, found).drop("uscc"))
+    filled = told.with_columns(pl.exclude("uscc").fill_null(0))
     return filled.with_columns(_unfiled_months(filings, firms, last_month)["unfiled_months_24m"])
 
 
@@ -152,12 +166,19 @@ def record_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Da
 
 
 def certificate_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """Is a certificate valid at `as_of`: 专精特新, and any of the technology tags. In doubt, none counts."""
-    held = current(sources, "qualifications", as_of)
+    """Is a certificate valid at `as_of`, and is that the applicant's own word alone? In doubt, none counts.
+
+    Told of 专精特新 and of any of the technology tags.
+    """
+    held = undoubted(sources, "qualifications", as_of)
     held = held.filter(pl.col("granted_on") <= as_of, pl.col("valid_to") >= as_of)
-    held = held.join(doubted_of(sources, "qualifications", as_of), on="uscc", how="anti")
+    srdi, tech = pl.col("tag") == "srdi", pl.col("tag").is_in(TECH_TAGS)
+    evidenced = pl.col("supplier") != APPLICANT
     found = held.group_by("uscc").agg(
-        srdi_live=(pl.col("tag") == "srdi").any(), tech_live=pl.col("tag").is_in(TECH_TAGS).any()
+        srdi_live=srdi.any(),
+        srdi_own_word=srdi.any() & ~(srdi & evidenced).any(),
+        tech_live=tech.any(),
+        tech_own_word=tech.any() & ~(tech & evidenced).any(),
     )
     return _per_firm(firms, found).with_columns(pl.exclude("uscc").fill_null(value=False))
 
@@ -212,7 +233,7 @@ def need_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.Data
     own and other funds to nothing. In doubt are the statements of a firm of which a row is in quarantine.
     """
     year_end = (pl.col("period_end").dt.month() == 12) & (pl.col("period_end").dt.day() == 31)
-    signed = pl.col("audited") & (pl.col("supplier") != "applicant")
+    signed = pl.col("audited") & (pl.col("supplier") != APPLICANT)
     evidenced = current(sources, "financial_statements", as_of).filter(
         (pl.col("supplier") == "authority") | signed,
         year_end,

@@ -15,7 +15,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from data_contracts.marks import lasting, stood
-from data_contracts.sources import SOURCES, Sources
+from data_contracts.sources import APPLICANT, SOURCES, Sources
 from scoring.calendar import filings_due_until, marks_due_until, months_before
 
 
@@ -52,10 +52,6 @@ FEEDS = (
 )
 
 
-DELIVERED = frozenset({"feeds", *(feed.source for feed in FEEDS)})
-"""Sources of which an applicant's own rows do not count."""
-
-
 def known(frame: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """The rows known by `as_of`."""
     return frame.filter(pl.col("known_on") <= as_of)
@@ -68,7 +64,7 @@ def heard(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     applicant says of them neither helps nor hurts, so it can neither clear a record nor vouch for a feed.
     """
     rows = known(getattr(sources, name), as_of)
-    return rows.filter(pl.col("supplier") != "applicant") if name in DELIVERED else rows
+    return rows.filter(pl.col("supplier") != APPLICANT) if SOURCES[name].is_delivered else rows
 
 
 def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
@@ -81,7 +77,7 @@ def latest(frame: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
     suspect = frame.select(key).hash_rows().is_duplicated()
     if not suspect.any():
         return frame
-    ranked = [pl.col("supplier") != "applicant"] if "supplier" in frame.columns else []
+    ranked = [pl.col("supplier") != APPLICANT] if "supplier" in frame.columns else []
     corrected = frame.filter(suspect).sort(*ranked, "known_on").unique(subset=key, keep="last", maintain_order=True)
     return pl.concat([frame.filter(~suspect), corrected])
 
@@ -157,7 +153,7 @@ def _doubted(sources: Sources, as_of: date) -> pl.DataFrame:
 
 
 def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) -> pl.DataFrame:
-    """`mark`, `rows` and `sum`: count and total of the rows that each mark of a feed speaks of; none: no row here.
+    """`mark`, `rows` and `sum`: rows that each mark of a feed speaks of and the total of the latest; none: no row here.
 
     Rows of one day are found by an as-of join; only what stood for longer is put beside every mark of its firm.
     """
@@ -176,11 +172,15 @@ def _reconciled(feed: Feed, sources: Sources, marks: pl.DataFrame, as_of: date) 
     versions = rows.join(spoken.lazy().select("uscc"), on="uscc", how="semi").select(*told, amount=amount).collect()
     events, states = lasting(source, versions)
     pairs = events.join(spoken, on="uscc") if happened is None else _in_period(events, spoken, happened)
-    found = [latest(pairs.filter(pl.col("known_on") <= pl.col("marked_on")), ("mark", *source.key))]
+    told = pairs.filter(pl.col("known_on") <= pl.col("marked_on"))
+    counts = [told.group_by("mark").agg(rows=pl.len().cast(pl.Int64))]
+    last = [latest(told, ("mark", *source.key)).select("mark", "amount")]
     if states.height:
-        found.append(stood(source, states, spoken))
-    counted = pl.concat([one.select("mark", "amount") for one in found])
-    return counted.group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=pl.col("amount").sum())
+        still = stood(source, states, spoken)
+        counts.append(still.group_by("mark").agg(rows=pl.col("versions").sum()))
+        last.append(still.select("mark", "amount"))
+    counted = pl.concat(counts).group_by("mark").agg(pl.col("rows").sum())
+    return counted.join(pl.concat(last).group_by("mark").agg(sum=pl.col("amount").sum()), on="mark")
 
 
 def _in_period(versions: pl.DataFrame, spoken: pl.DataFrame, happened: str) -> pl.DataFrame:

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import polars as pl
 
+from data_contracts.sources import INNOVATION_INDICATORS
+from scoring.feeds import known, latest
 from scoring.ruleset import SHARE, Direct, Ruleset, Stage, Steps
 from scoring.strict_yaml import record
 
@@ -32,7 +34,8 @@ def points(indicators: pl.DataFrame, as_of: date, enterprises: pl.DataFrame, rul
 
     Args:
         indicators: rows of `innovation_indicators`; those known after `as_of` are not looked at, and of each indicator
-            and year the row known last counts.
+            and year the row counts that `feeds.latest` says. Rows in doubt are the caller's to leave out
+            (`conduct.undoubted`).
         as_of: the day; the ruleset's `years` completed fiscal years before it are looked at.
         enterprises: `uscc` (unique) and `established_on`, one row a firm; also the columns that the ruleset's
             `passing.enterprise` names.
@@ -91,18 +94,14 @@ def _directs(ruleset: Ruleset) -> tuple[Direct, ...]:
 
 
 def _facts(indicators: pl.DataFrame, as_of: date, ruleset: Ruleset) -> pl.DataFrame:
-    """The row known last of each indicator and year that the ruleset looks at."""
+    """The row that stands of each indicator and year that the ruleset looks at."""
     wanted = {steps.fact for indicator in ruleset.indicators for steps in indicator.best_of}
     wanted |= {direct.fact for direct in _directs(ruleset)}
-    return (
-        indicators.filter(
-            pl.col("known_on") <= as_of,
-            pl.col("year").is_between(as_of.year - ruleset.years.value, as_of.year - 1),
-            pl.col("indicator_id").is_in(sorted(wanted)),
-        )
-        .sort("known_on", maintain_order=True)
-        .unique(["uscc", "indicator_id", "year"], keep="last", maintain_order=True)
+    told = known(indicators, as_of).filter(
+        pl.col("year").is_between(as_of.year - ruleset.years.value, as_of.year - 1),
+        pl.col("indicator_id").is_in(sorted(wanted)),
     )
+    return latest(told, INNOVATION_INDICATORS.key)
 
 
 def _named(fact: str, unit: str) -> pl.Expr:

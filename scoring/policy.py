@@ -5,7 +5,7 @@ names every problem at once, and refuses a table that runs the wrong way, so tha
 that better facts never hurt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from hashlib import sha256
 from itertools import pairwise
@@ -22,6 +22,13 @@ GRADE = r"^[A-Z][A-Z0-9+-]{0,3}$"
 M = TypeVar("M", bound=Record)
 BP = 10_000
 """Ten thousand basis points are the whole."""
+OWN_WORD = {
+    "srdi_live": "srdi_own_word",
+    "tech_live": "tech_own_word",
+    "points_share_bp": "points_own_word_bp",
+    "innovation_points": "points_own_word_bp",
+}
+"""Of what an applicant may supply itself: the column that counts, and the one that says whose word it is."""
 
 Fen = Annotated[int, Field(ge=0, le=10**14)]
 Bp = Annotated[int, Field(ge=0, le=BP)]
@@ -302,7 +309,38 @@ class Policy(Record):
             problems.append("central_tendency must lie inside 0 and 10000 bp")
         if self.ruleset is None and (self.uplift.steps or self.points_branch):
             problems.append("points are used, but no ruleset is named")
-        return _refused(self, problems)
+        return _refused(self, problems + self._unevidenced())
+
+    def _unevidenced(self) -> list[str]:
+        """What the policy counts of an applicant's own word without telling the bank."""
+        asked, counted = _named_in(rule.passes for rule in self.rules), self._counted()
+        if self.points_steps:
+            counted.add("points_share_bp")
+        return [
+            f"{fact} counts, but no rule looks at {word}: an applicant's own word would be enough"
+            for fact, word in OWN_WORD.items()
+            if fact in counted and word not in asked
+        ]
+
+    def _counted(self) -> set[str]:
+        """The columns that rules, caps and the points branch name."""
+        branch = [self.points_branch.open_when, self.points_branch.clean_when] if self.points_branch else []
+        return _named_in(
+            [*(rule.passes for rule in self.rules), *branch, *(cap.when for cap in self.limit.status_caps)]
+        )
+
+    @property
+    def points_are_asked(self) -> bool:
+        """Does a rule, a cap or the branch name points, so that they count below and between the steps as well?"""
+        return bool(self._counted() & {"points_share_bp", "innovation_points"})
+
+    @property
+    def points_steps(self) -> tuple[int, ...]:
+        """The shares of points, in bp, from which on points give more; rising."""
+        steps = {step.points_share_at_least_bp for step in self.uplift.steps}
+        if self.points_branch is not None:
+            steps |= {step.points_share_at_least_bp for step in self.points_branch.steps}
+        return tuple(sorted(steps))
 
     @property
     def label(self) -> str:
@@ -329,6 +367,10 @@ def _refused(whole: M, problems: Sequence[str]) -> M:
     if problems:
         raise ValueError("\n".join(problems))
     return whole
+
+
+def _named_in(rules: Iterable[str]) -> set[str]:
+    return {name for sql in rules for name in expression(sql).meta.root_names()}
 
 
 def _falls(steps: Sequence[Record], name: str, fits: Callable[[int, int], bool], problem: str) -> list[str]:

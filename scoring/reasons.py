@@ -90,12 +90,9 @@ def _next_better(name: str, references: tuple[float, ...], *, more: bool) -> pl.
 
 
 def _points_improved(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
-    thresholds = {step.points_share_at_least_bp for step in policy.uplift.steps}
-    if policy.points_branch is not None:
-        thresholds |= {step.points_share_at_least_bp for step in policy.points_branch.steps}
     share = pl.col("points_share_bp")
     chain = pl.when(pl.lit(value=False)).then(share)
-    for threshold in sorted(thresholds):
+    for threshold in policy.points_steps:
         chain = chain.when(share < threshold).then(pl.lit(threshold, pl.Int64))
     return frame.with_columns(chain.otherwise(share).alias("points_share_bp"))
 

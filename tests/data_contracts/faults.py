@@ -64,10 +64,10 @@ def _outside(name: str, column: Column) -> Iterator[tuple[Any, str]]:
             case "isin":
                 yield "no such value", code
             case "str_matches":
-                yield "a\x00b", code
+                yield "A\x00B", code
                 yield "\t", code
             case "str_length":
-                yield "x" * (statistics["max_value"] + 1), code
+                yield "X" * (statistics["max_value"] + 1), code
             case _:
                 raise AssertionError(f"no fault for {check.name}")
 
@@ -76,10 +76,24 @@ def _step(value: object) -> Any:
     return timedelta(days=1) if isinstance(value, date) else 1
 
 
+MISTYPED = "91350211000000019J"
+
+
+def _of_party(column: str, *, upper: bool) -> dict[str, make.Record]:
+    found: dict[str, make.Record] = {
+        f"{column}_written_otherwise": {column: "B00001 "},
+        f"{column}_names_nobody": {column: "N/A"},
+    }
+    return found | ({f"{column}_check_character": {column: MISTYPED}} if upper else {})
+
+
 DAY = date(2024, 1, 1)
 EARLIER = date(2023, 12, 31)
 ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
-    "enterprises": {"known_on_before_established_on": {"known_on": EARLIER, "established_on": DAY}},
+    "enterprises": {
+        "known_on_before_established_on": {"known_on": EARLIER, "established_on": DAY},
+        **_of_party("group_id", upper=True),
+    },
     "qualifications": {
         "known_on_before_granted_on": {"known_on": EARLIER, "granted_on": DAY},
         "valid_to_before_granted_on": {"valid_to": EARLIER, "granted_on": DAY, "known_on": DAY},
@@ -101,12 +115,15 @@ ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
     },
     "taxpayer_ratings": {"known_on_before_year": {"year": 2025, "known_on": DAY}},
     "invoices": {
+        **_of_party("counterparty_id", upper=True),
         "known_on_before_issued_on": {"known_on": EARLIER, "issued_on": DAY},
         "gross_not_net_plus_tax": {"net_fen": -100, "tax_fen": 13, "gross_fen": -113},
         "red_of_on_positive": {"red_of": "00000009"},
         "digital_invoice_void": {"invoice_no": "2" * 20, "is_void": True},
     },
     "debts": {
+        **_of_party("lender_id", upper=False),
+        **_of_party("debt_id", upper=False),
         "known_on_before_as_of": {"known_on": EARLIER, "as_of": DAY},
         "as_of_before_opened_on": {"as_of": EARLIER, "opened_on": DAY},
         "closed_on_before_opened_on": {"closed_on": EARLIER, "opened_on": DAY},
@@ -117,6 +134,8 @@ ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
         "known_on_before_removed_on": {"known_on": EARLIER, "removed_on": DAY, "listed_on": EARLIER},
     },
     "loan_outcomes": {
+        **_of_party("lender_id", upper=False),
+        **_of_party("loan_id", upper=False),
         "observed_until_before_opened_on": {"observed_until": EARLIER, "opened_on": DAY},
         "known_on_before_opened_on": {"known_on": EARLIER, "opened_on": DAY},
         "defaulted_on_before_opened_on": {"defaulted": True, "defaulted_on": EARLIER, "opened_on": DAY},

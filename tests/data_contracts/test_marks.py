@@ -22,10 +22,11 @@ def test_exact_repeats_count_once_and_each_direction_has_a_mark() -> None:
     assert counted("invoices", make.invoice(net_fen=100), make.invoice(net_fen=100)) == [(0, 0), (1, 113)]
 
 
-def test_the_latest_row_of_a_key_known_by_the_marks_day_counts() -> None:
+def test_every_row_of_a_key_known_by_the_marks_day_counts_and_the_latest_is_summed() -> None:
     late = [make.debt(balance_fen=1), make.debt(balance_fen=2, known_on=date(2024, 7, 31))]
     later = make.debt(balance_fen=3, known_on=date(2024, 8, 1))
-    assert counted("debts", *late, later) == [(1, 2)]
+    assert counted("debts", *late, later) == [(2, 2)]
+    assert counted("debts", *late, *late) == [(2, 2)]
 
 
 def test_an_event_outside_the_period_does_not_count() -> None:
@@ -89,7 +90,7 @@ def test_a_filing_counts_in_every_period_in_which_its_tax_was_owed() -> None:
     owed = make.tax_filing(**year, paid_on=None, arrears_fen=5, tax_fen=9)
     paid = owed | {"known_on": date(2024, 2, 1), "paid_on": date(2024, 1, 31), "arrears_fen": 0}
     assert counted("tax_filings", owed) == [(1, 9)]
-    assert counted("tax_filings", owed, paid) == [(1, 9)]
+    assert counted("tax_filings", owed, paid) == [(2, 9)]
     assert counted("tax_filings", owed, paid | {"known_on": date(2023, 12, 31), "paid_on": date(2023, 12, 1)}) == [
         (0, 0)
     ]

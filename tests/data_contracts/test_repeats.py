@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.checking import Checked, checked
-from data_contracts.sources import SOURCES
+from data_contracts.sources import SOURCES, SUPPLIERS
 from tests import make
 
 
@@ -50,9 +50,38 @@ def test_a_void_and_a_valid_invoice_may_be_repeated_as_well() -> None:
     assert rules == {1: "void_valid_conflict", 3: "exact_duplicate", 4: "exact_duplicate"}
 
 
-def test_the_same_fact_from_two_suppliers_is_a_contradiction() -> None:
-    records = [make.social_insurance(supplier="authority"), make.social_insurance(supplier="applicant")]
-    assert len(judged("social_insurance", records)[1]) == 2
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_same_fact_from_an_authority_and_a_bank_counts_once_in_any_order(name: str) -> None:
+    both = [make.MAKERS[name](supplier=supplier) for supplier in ("authority", "bank")]
+    for records in (both, both[::-1]):
+        found, rules = judged(name, records)
+        assert found.good["supplier"].to_list() == ["authority"]
+        assert list(rules.values()) == ["same_from_another"]
+        assert found.quarantined["exact_duplicate"].all()
+
+
+def test_an_authority_and_a_bank_that_differ_contradict_each_other() -> None:
+    records = [make.debt(supplier="authority"), make.debt(supplier="bank", overdue_days=9)]
+    assert judged("debts", records)[1] == dict.fromkeys((1, 2), "conflicting_versions")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_applicants_row_throws_out_no_other(name: str) -> None:
+    of_others = make.MAKERS[name](supplier="authority")
+    changed = (
+        {"net_fen": 1, "gross_fen": 1, "tax_fen": 0} if name == "invoices" else {"known_on": of_others["known_on"]}
+    )
+    for own in (of_others, of_others | changed):
+        found, rules = judged(name, [own | {"supplier": "applicant"}, of_others])
+        assert rules == {}
+        assert found.good.height == 2
+
+
+def test_an_applicant_that_contradicts_itself_is_not_believed() -> None:
+    own = [make.public_record(supplier="applicant", removed_on=day) for day in (None, date(2024, 2, 1))]
+    found, rules = judged("public_records", [make.public_record(), *own])
+    assert found.good["supplier"].to_list() == ["authority"]
+    assert rules == dict.fromkeys((2, 3), "conflicting_versions")
 
 
 def test_a_correction_known_later_is_no_conflict() -> None:
@@ -94,17 +123,24 @@ def test_every_source_keeps_the_first_of_equal_rows(name: str) -> None:
     assert rules == {2: "exact_duplicate"}
 
 
-def expected(rows: list[tuple[str, int, bool]]) -> dict[int, str]:
-    """The definition, said slowly: rows of (invoice_no, net_fen, is_void)."""
+Row = tuple[str, int, bool, str]
+
+
+def expected(rows: list[Row]) -> dict[int, str]:
+    """The definition, said slowly: rows of (invoice_no, net_fen, is_void, supplier)."""
     answer: dict[int, str] = {}
-    seen: dict[tuple[str, int, bool], int] = {}
+    seen: dict[Row, int] = {}
     for number, row in enumerate(rows, start=1):
         if row in seen:
             answer[number] = "exact_duplicate"
         else:
             seen[row] = number
+    for row in list(seen):
+        if row[3] == "bank" and (*row[:3], "authority") in seen:
+            answer[seen.pop(row)] = "same_from_another"
     for row, number in seen.items():
-        rivals = [other for other in seen if other[0] == row[0] and other != row]
+        heard = [other for other in seen if (other[3] == "applicant") == (row[3] == "applicant")]
+        rivals = [other for other in heard if other[0] == row[0] and other != row]
         if len(rivals) == 1 and rivals[0][1] == row[1]:
             if not row[2]:
                 answer[number] = "void_valid_conflict"
@@ -114,10 +150,18 @@ def expected(rows: list[tuple[str, int, bool]]) -> dict[int, str]:
 
 
 @given(
-    rows=st.lists(st.tuples(st.sampled_from(["AAAAAAAA", "BBBBBBBB"]), st.integers(1, 3), st.booleans()), max_size=8)
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from(["AAAAAAAA", "BBBBBBBB"]), st.integers(1, 2), st.booleans(), st.sampled_from(SUPPLIERS)
+        ),
+        max_size=9,
+    )
 )
-def test_repeats_are_found_as_defined(rows: list[tuple[str, int, bool]]) -> None:
-    records = [make.invoice(invoice_no=number, net_fen=net, is_void=void) for number, net, void in rows]
+def test_repeats_are_found_as_defined(rows: list[Row]) -> None:
+    records = [
+        make.invoice(invoice_no=number, net_fen=net, is_void=void, supplier=supplier)
+        for number, net, void, supplier in rows
+    ]
     found, rules = judged("invoices", records)
     assert rules == expected(rows)
     assert found.good.height + len(rules) == len(rows) == found.read

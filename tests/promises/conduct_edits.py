@@ -150,6 +150,11 @@ CONDUCT_EDITS: Sequence[Edit] = (
     Edit("pay later", "worse", _edit("tax_filings", pl.lit(value=True), late_days=pl.col("late_days") + 40)),
     Edit("pay more tax", "better", _edit("tax_filings", PAID_CLEAN, tax_fen=pl.col("tax_fen") * 3 + 1)),
     Edit("pay more of every tax", "better", _everywhere("tax_filings", tax_fen=pl.col("tax_fen") + 10**7)),
+    Edit(
+        "take back more than was paid in a quarter",
+        "worse",
+        _edit("tax_filings", PAID_CLEAN, refund_fen=pl.col("tax_fen") * 4 + 10**6),
+    ),
     Edit("take tax back", "worse", _everywhere("tax_filings", refund_fen=pl.col("tax_fen") // 2)),
     Edit(
         "declare more",

@@ -53,7 +53,7 @@ def counted_anew(frames: Frames, name: str) -> Frames:
     mine = feeds.filter(pl.col("source") == name)
     spoken = mine.select("mark", "uscc", first="period_from", last="period_to", marked_on="known_on")
     amount = pl.col(source.total_of).sum() if source.total_of else pl.lit(None, pl.Int64)
-    found = stood(source, frames[name], spoken).group_by("mark").agg(rows=pl.len().cast(pl.Int64), sum=amount)
+    found = stood(source, frames[name], spoken).group_by("mark").agg(rows=pl.col("versions").sum(), sum=amount)
     anew = mine.join(found, on="mark", how="left", maintain_order="left").with_columns(
         row_count=pl.col("rows").fill_null(0), total_fen=pl.col("sum").fill_null(0) if source.total_of else None
     )

@@ -42,7 +42,7 @@ def corrected(rows: pl.DataFrame, name: str, later: date) -> pl.DataFrame:
         "public_records": {"removed_on": pl.lit(later)},
         "debts": {"overdue_days": pl.lit(90, pl.Int64), "five_class": pl.lit("loss")},
         "qualifications": {"valid_to": pl.col("granted_on")},
-        "enterprises": {"registration_status": pl.lit("revoked"), "group_id": pl.lit("G-later")},
+        "enterprises": {"registration_status": pl.lit("revoked"), "group_id": pl.lit("G-LATER")},
         "feeds": {"row_count": pl.col("row_count") + 1},
     }.get(name, {})
     return last.with_columns(known_on=pl.lit(later), **{**changes, **flags})

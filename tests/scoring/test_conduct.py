@@ -31,6 +31,19 @@ def test_taxes_count_once_paid_and_net_of_refunds_inside_the_months_due() -> Non
     assert found["tax_arrears_fen"] == 3_600_000
 
 
+@pytest.mark.parametrize(
+    ("kind", "refund", "left"),
+    [("vat", 0, 3_600_000), ("vat", 1_000_000, 2_600_000), ("vat", 9_000_000, 0), ("cit", 9_000_000, 3_600_000)],
+)
+def test_a_refund_in_a_filing_of_its_own_lowers_the_taxes_of_its_kind(kind: str, refund: int, left: int) -> None:
+    back = make.tax_filing(
+        period_from=date(2024, 1, 1), period_to=date(2024, 3, 31), known_on=date(2024, 4, 15),
+        tax_kind=kind, tax_fen=0, refund_fen=refund, paid_on=None,
+    )  # fmt: skip
+    found = row(tax_filings=[make.tax_filing(), back])
+    assert (found["tax_paid_24m_fen"], found["tax_paid_complete_24m_fen"]) == (left, left)
+
+
 def test_withheld_filings_leave_no_tax_for_the_limit() -> None:
     filing = make.tax_filing()
     assert row(tax_filings=[filing])["tax_paid_complete_24m_fen"] == 3_600_000
@@ -96,7 +109,7 @@ def test_debts_count_in_their_latest_report_while_they_are_open() -> None:
 
 
 def test_the_debts_of_other_members_count_against_the_group() -> None:
-    firms = [make.enterprise(number, group_id="g") for number in (1, 2)] + [make.enterprise(3)]
+    firms = [make.enterprise(number, group_id="G") for number in (1, 2)] + [make.enterprise(3)]
     debts = [make.debt(uscc=firm["uscc"]) for firm in firms]
     found = features(make.complete(enterprises=firms, debts=debts), AS_OF).sort("uscc")
     group = dict(found.select("uscc", "group_existing_unsecured_fen").iter_rows())

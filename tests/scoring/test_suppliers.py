@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from data_contracts.checking import sources_of
 from data_contracts.sources import Sources
 from scoring.features import features
 from tests import make
@@ -44,10 +45,46 @@ def test_an_applicant_cannot_declare_sales_bring_invoices_or_clear_debts() -> No
     assert row(make.checked_sources(frames)) == row(whole)
 
 
+BETTER: dict[str, tuple[make.Record, make.Record]] = {
+    "enterprises": (make.enterprise(zone_entered_on=None), {"zone_entered_on": date(2015, 6, 1)}),
+    "qualifications": (make.qualification(tag="srdi", valid_to=date(2024, 6, 1)), {"valid_to": date(2026, 6, 1)}),
+    "social_insurance": (make.social_insurance(arrears_fen=5), {"arrears_fen": 0}),
+    "tax_filings": (make.tax_filing(arrears_fen=3_600_000, paid_on=None), {"arrears_fen": 0}),
+    "taxpayer_ratings": (make.taxpayer_rating(grade="D"), {"grade": "A"}),
+    "invoices": (make.invoice(is_void=True), {"is_void": False}),
+    "debts": (make.debt(overdue_days=40), {"overdue_days": 0}),
+    "public_records": (make.public_record(kind="judgment_defaulter"), {"removed_on": date(2024, 2, 1)}),
+}
+"""By source: what an authority or a bank says, and how an applicant would have it."""
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", BETTER)
+def test_an_applicant_neither_contradicts_nor_corrects_what_others_said(name: str, later: bool) -> None:
+    told, wished = BETTER[name]
+    own = told | wished | {"supplier": "applicant"} | ({"known_on": LATER} if later else {})
+    whole = make.complete(**{name: [told]})
+    said = make.checked_sources(
+        {**frames_of(whole), name: pl.concat([make.frame(name, [own]), frames_of(whole)[name]])}
+    )
+    assert row(said) == row(whole)
+
+
+def test_an_applicants_bad_row_of_what_others_deliver_casts_no_doubt() -> None:
+    whole = make.complete(public_records=[make.public_record()])
+    for name in ("public_records", "feeds"):
+        bad = make.MAKERS[name](supplier="applicant", known_on=date(1900, 1, 1))
+        found, reports = sources_of(
+            {**frames_of(whole), name: pl.concat([frames_of(whole)[name], make.frame(name, [bad])])}
+        )
+        assert reports[name].quarantined.height == 1
+        assert row(found) == row(whole)
+
+
 def test_an_applicant_corrects_no_authority() -> None:
-    registered = make.enterprise(group_id="g")
+    registered = make.enterprise(group_id="G")
     said = registered | {"known_on": LATER, "supplier": "applicant", "group_id": None}
-    other = make.enterprise(2, group_id="g")
+    other = make.enterprise(2, group_id="G")
     found = features(make.sources(enterprises=[registered, said, other]), AS_OF)
     assert found["group_members"].to_list() == [1, 1]
 

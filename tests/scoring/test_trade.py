@@ -158,7 +158,7 @@ def test_one_more_red_letter_does_not_clear_the_month_of_an_earlier_one() -> Non
 
 @pytest.mark.parametrize("buyer", ["same firm", "same group"])
 def test_trade_inside_the_group_is_no_sale(buyer: str) -> None:
-    firms = [make.enterprise(1, group_id="g"), make.enterprise(2, group_id="g")]
+    firms = [make.enterprise(1, group_id="G"), make.enterprise(2, group_id="G")]
     partner = firms[0 if buyer == "same firm" else 1]["uscc"]
     sale = make.invoice(counterparty_id=partner, issued_on=WEEK)
     found = features(make.sources(enterprises=firms, invoices=[sale]), AS_OF)
