@@ -149,7 +149,10 @@ def train_command(
     trials: Annotated[
         int | None,
         typer.Option(
-            "--trials", min=1, max=100, help="Repeats of cross-validation; by default by the number of loans."
+            "--trials",
+            min=1,
+            max=100,
+            help="Repeats of cross-validation; by default by the number of loans. Under 5 none can beat a rule.",
         ),
     ] = None,
     extra_column: Annotated[
@@ -169,6 +172,7 @@ def train_command(
     Example: jifen train park --seed 1
     """
     from models import progress, views
+    from models.caveats import of_quarantine
     from models.development import Extra, train
     from models.extra import read_extra
     from models.sources.folder import read_folder
@@ -189,6 +193,8 @@ def train_command(
             on_progress=on_progress,
         )
     progress.console().print(views.development_view(trained))
+    for caveat in of_quarantine(found, folder):
+        typer.echo(f"注意 note: {caveat}")
     typer.echo(f"challenger {trained.version}")
 
 
@@ -274,7 +280,7 @@ def score_command(
     from models.scoring_run import score_folder
 
     with progress.working("scoring") as told:
-        limits = score_folder(
+        scored = score_folder(
             folder,
             out,
             home(),
@@ -286,11 +292,11 @@ def score_command(
             on_progress=told,
         )
     console = progress.console()
-    console.print(views.summary_table(limits))
-    console.print(views.why_zero_table(limits))
-    for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY):
+    console.print(views.summary_table(scored.limits))
+    console.print(views.why_zero_table(scored.limits))
+    for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
-    typer.echo(f"{limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
+    typer.echo(f"{scored.limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
 
 
 @officer.command("explain")
@@ -311,7 +317,7 @@ def explain_command(
 
     with progress.working("scoring") as told:
         found = explain_one(folder, uscc, home(), as_of=_day(as_of), model=model, policy=policy_name, on_progress=told)
-    progress.console().print(explanation(*found))
+    progress.console().print(explanation(found))
 
 
 @policy.command("check")

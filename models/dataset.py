@@ -30,9 +30,9 @@ from scoring.feeds import latest
 HORIZON_MONTHS = 12
 LABEL = (
     "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
-    f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched without "
-    f"default to maturity or for {HORIZON_MONTHS} months; loans opened less than {HORIZON_MONTHS} months before the "
-    "lender's last look are left out, defaults too"
+    f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched "
+    f"without default to maturity or for {HORIZON_MONTHS} months; loans opened less than {HORIZON_MONTHS} months before "
+    "the lender's last look are left out, defaults too"
 )
 
 INPUTS = tuple(Input(feature.name, feature.direction, feature.scale) for feature in MODEL_INPUTS)
@@ -53,7 +53,7 @@ class Dataset:
     table: pl.DataFrame
     defaulted: NDArray[np.bool_]
     left_out: dict[str, int]
-    undated: int = 0
+    undated: int
 
 
 def dataset(

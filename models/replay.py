@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_contracts.errors import ArtefactError, ContractError, ReplayError, UsageError
 from models.artefact import load
 from models.batch import LIMITS, Decided, Engine
+from models.caveats import of_model
 from models.registry import models_folder
 from models.sources.writing import replacing
 from models.surroundings import code_version, packages, processor
@@ -39,6 +40,7 @@ class Run(BaseModel):
         policy_version: hash over the three texts.
         policy, ruleset, size_classes: the texts themselves; no ruleset is None.
         packages, processor, code_version: what the last bits may depend on.
+        caveats: what must be said beside the figures of the model on this day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,6 +54,7 @@ class Run(BaseModel):
     packages: dict[str, str]
     processor: str
     code_version: str
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def run_of(engine: Engine, as_of: date, texts: tuple[str, str | None, str]) -> R
         packages=packages(),
         processor=processor(),
         code_version=code_version(),
+        caveats=of_model(engine.model.manifest, as_of),
     )
 
 
