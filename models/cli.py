@@ -58,6 +58,10 @@ def data_sample(
         float, typer.Option("--dirty-share", min=0, max=0.01, help="Share of rows of each kind of dirt.")
     ] = 0.0,
     form: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace source files that are no made-up park as well.")
+    ] = False,
 ) -> None:
     """Write a made-up park as source files, and the true PDs of its loans as truth.parquet.
 
@@ -67,7 +71,7 @@ def data_sample(
     """
     from models.park import write_park
 
-    written = write_park(folder, enterprises, seed, dirty_share=dirty_share, form=form)
+    written = write_park(folder, enterprises, seed, dirty_share=dirty_share, form=form, force=force)
     typer.echo(
         f"{folder}: {written['enterprises']:,} rows of enterprises, {written['invoices']:,} invoices, seed {seed}"
     )
@@ -77,7 +81,7 @@ def data_sample(
 def data_import(
     kind: Annotated[str, typer.Argument(help="The data set: cumcm2020c.")],
     src: Annotated[Path, typer.Argument(help="Folder of the prepared data set.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write source files to.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write source files to; not the data set's own.")],
 ) -> None:
     """Convert a real data set to source files.
 
@@ -106,9 +110,12 @@ def data_check(
     Example: jifen data check park --report report.json
     """
     from models import progress, views
+    from models.outputs import output_problems
     from models.sources.folder import read_folder, write_quarantine
     from models.sources.writing import replacing
 
+    if report is not None and (problems := output_problems({report: "report"})):
+        raise UsageError("the report cannot be written there", problems)
     with progress.working("reading and checking") as told:
         found = read_folder(folder, on_progress=told)
     written = write_quarantine(folder, found)

@@ -31,7 +31,7 @@ HORIZON_MONTHS = 12
 LABEL = (
     "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
     f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched "
-    f"without default to maturity or for {HORIZON_MONTHS} months; loans opened less than {HORIZON_MONTHS} months before "
+    f"without default to maturity or for {HORIZON_MONTHS} months; loans opened under {HORIZON_MONTHS} months before "
     "the lender's last look are left out, defaults too"
 )
 

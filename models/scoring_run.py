@@ -1,7 +1,7 @@
 """One run of the engine over a data folder: read, check, decide, write."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,8 +19,9 @@ from models.caveats import of_model, of_quarantine, quarantined_of, why_without_
 from models.dataset import default_as_of
 from models.explanation import Earned, Explained
 from models.extra import read_extra
+from models.outputs import output_problems
 from models.registry import champion, models_folder, shown
-from models.replay import FEATURES, write_decisions
+from models.replay import FEATURES, limits_of, run_file, write_decisions
 from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
@@ -85,7 +86,7 @@ def score_folder(
         UsageError: a file to write cannot be written; said before any work is done.
         JifenError: a file, model or policy is not fit to be used; nothing is written then.
     """
-    _require_writable([out, *(path for path in (csv, xlsx) if path is not None)])
+    _require_writable(out, csv, xlsx)
     served = served_model(home, model)
     texts = _texts(policy)
     engine = Engine(served, parse_rulebook(*texts))
@@ -170,9 +171,14 @@ def _write_workbook(table: pl.DataFrame, path: Path) -> None:
             raise OSError(*error.args[0].args, str(path)) from error
 
 
-def _require_writable(files: Sequence[Path]) -> None:
-    """Make the folders of files to be written, and refuse what could not be written after all the work."""
+def _require_writable(out: Path, csv: Path | None, xlsx: Path | None) -> None:
+    """Make the folders of files to be written, and refuse what could not or must not be written after all the work."""
+    files = [out, *(path for path in (csv, xlsx) if path is not None)]
     problems = [f"{path.name} is the name of the feature rows; name another" for path in files if path.name == FEATURES]
+    kinds = {out.parent / FEATURES: "features", run_file(out): "run", out: "limits"}
+    kinds |= {path: kind for path, kind in ((csv, "csv"), (xlsx, "xlsx")) if path is not None}
+    problems += output_problems(kinds)
+    problems += [f"{run_file(out).name} belongs to {path.name}; name another" for path in limits_of(run_file(out), out)]
     if len(set(files)) < len(files):
         problems.append("the same file is named twice")
     for path in files:
