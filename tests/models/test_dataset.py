@@ -1,7 +1,7 @@
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.errors import ContractError
@@ -87,7 +87,6 @@ def test_a_vintage_younger_than_the_horizon_is_left_out_whole() -> None:
     assert label_of(make.loan_outcome(lender_id="bank-2", defaulted=True, observed_until=date(2023, 9, 1))) == []
 
 
-@settings(max_examples=25)
 @given(
     loans=st.lists(st.tuples(st.integers(1, 36), st.booleans(), st.integers(0, 700)), min_size=1, max_size=40),
 )
