@@ -50,9 +50,11 @@ def of_quarantine(found: Folder, folder: object) -> tuple[str, ...]:
         return ()
     lost = without_registry(found)
     named = ", ".join(lost[:MOST_NAMED]) + (f" and {len(lost) - MOST_NAMED:,} more" if len(lost) > MOST_NAMED else "")
+    repeated = sum(report.duplicates for report in found.reports.values())
+    only = f"; {repeated:,} only repeat another row" if repeated else ""
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     said = (
-        f"{sum(counts.values()):,} rows in quarantine ({rows}), {len(lost):,} enterprises without a usable registry row"
+        f"{sum(counts.values()):,} rows in quarantine ({rows}{only}), {len(lost):,} enterprises without a usable registry row"
         f"{': ' if lost else ''}{named}; every rule broken: jifen data check {folder}"
     )
     return (said,)

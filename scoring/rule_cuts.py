@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from io import StringIO
 from typing import Any, NoReturn
 
 import polars as pl
@@ -201,7 +200,7 @@ def values_of(node: Node) -> list[object]:
 
 def expression_of(node: Node) -> pl.Expr:
     """The expression of a tree that polars of this process wrote."""
-    return pl.Expr.deserialize(StringIO(json.dumps(node)), format="json")
+    return pl.Expr.deserialize(json.dumps(node).encode(), format="json")
 
 
 def _operation(node: Node) -> tuple[str, list[Node]] | None:

@@ -1,7 +1,7 @@
 """A data folder is judged as a whole, and its quarantine tells what was set aside."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -132,7 +132,7 @@ def test_every_column_of_every_source_is_described() -> None:
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
+def nobody() -> Generator[None]:
     """Without the rights of root, which may read everything."""
     if os.geteuid():
         yield
