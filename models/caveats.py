@@ -54,8 +54,9 @@ def of_quarantine(found: Folder, folder: object) -> tuple[str, ...]:
     only = f"; {repeated:,} only repeat another row" if repeated else ""
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     said = (
-        f"{sum(counts.values()):,} rows in quarantine ({rows}{only}), {len(lost):,} enterprises without a usable registry "
-        f"row{': ' if lost else ''}{named}; every rule broken: jifen data check {folder}"
+        f"{sum(counts.values()):,} rows in quarantine ({rows}{only}), "
+        f"{len(lost):,} enterprises without a usable registry row{': ' if lost else ''}{named}; "
+        f"every rule broken: jifen data check {folder}"
     )
     return (said,)
 
