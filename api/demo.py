@@ -140,17 +140,18 @@ def _limits(console: Console, folder: Path, demo: Demo) -> tuple[Folder, pl.Data
 
     _title(console, "5 测额 limits")
     with progress.working("scoring") as told:
-        limits = score_folder(park, out, home, csv=folder / "limits.csv", policy=POLICY, on_progress=told)
+        scored = score_folder(park, out, home, csv=folder / "limits.csv", policy=POLICY, on_progress=told)
+    limits = scored.limits
     names = names_of(found, limits["as_of"][0])
     for table in (views.limits_table(limits, names), views.summary_table(limits), views.why_zero_table(limits)):
         console.print(table)
-    console.print("\n".join((*KNOWN_FIGURES, *REFERENCE_ONLY)))
+    console.print("\n".join((*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {one}" for one in scored.caveats))))
 
     _title(console, "6 解释与复算 explain and replay one decision")
     one = limits.sort("limit_fen", "uscc", descending=[True, False]).row(limits.height // 20, named=True)
     with progress.working("scoring") as told:
         explained = explain_one(park, one["uscc"], home, policy=POLICY, on_progress=told)
-    console.print(explanation(*explained))
+    console.print(explanation(explained))
     same = replay(one["decision_id"], out, home)
     console.print(f"replayed {same.decision_id}: same bytes, sha256 {same.sha256}")
     return found, limits

@@ -62,9 +62,11 @@ class Proof(BaseModel):
 class Manifest(BaseModel):
     """What a stored model says of itself.
 
-    `label` defines a default, `horizon` says by when; `base_rate` is the share of defaults in training, to which the
-    log-odds are calibrated. `metrics` holds figures of the model and its rivals and intervals; `bag` says what the
-    bootstrap members do and do not repeat, so that nobody takes their spread for the whole uncertainty.
+    `label` defines a default, `horizon` says by when, `undated` counts the defaults of which nobody knows whether they
+    fell within it, and `caveats` must be said wherever a figure of the model is shown; `base_rate` is the share of
+    defaults in training, to which the log-odds are calibrated. `metrics` holds figures of the model and its rivals and
+    intervals; `bag` says what the bootstrap members do and do not repeat, so that nobody takes their spread for the
+    whole uncertainty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -75,6 +77,8 @@ class Manifest(BaseModel):
     as_of: str
     rows: int
     defaults: int
+    undated: int = 0
+    caveats: tuple[str, ...] = ()
     base_rate: float
     inputs: tuple[dict[str, Any], ...]
     metrics: dict[str, Any]
@@ -101,6 +105,8 @@ class Facts:
     horizon: str
     data_hash: str
     alarms: tuple[str, ...] = ()
+    undated: int = 0
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,6 +274,8 @@ def _manifest(parts: Parts, files: Mapping[str, str]) -> str:
             "as_of": facts.as_of.isoformat(),
             "rows": len(development.oof_defaulted),
             "defaults": int(development.oof_defaulted.sum()),
+            "undated": facts.undated,
+            "caveats": list(facts.caveats),
             "base_rate": development.pipeline.base_rate,
             "inputs": [asdict(one) for one in development.pipeline.inputs],
             "metrics": {

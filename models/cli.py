@@ -58,6 +58,10 @@ def data_sample(
         float, typer.Option("--dirty-share", min=0, max=0.01, help="Share of rows of each kind of dirt.")
     ] = 0.0,
     form: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace source files that are no made-up park as well.")
+    ] = False,
 ) -> None:
     """Write a made-up park as source files, and the true PDs of its loans as truth.parquet.
 
@@ -67,7 +71,7 @@ def data_sample(
     """
     from models.park import write_park
 
-    written = write_park(folder, enterprises, seed, dirty_share=dirty_share, form=form)
+    written = write_park(folder, enterprises, seed, dirty_share=dirty_share, form=form, force=force)
     typer.echo(
         f"{folder}: {written['enterprises']:,} rows of enterprises, {written['invoices']:,} invoices, seed {seed}"
     )
@@ -77,7 +81,7 @@ def data_sample(
 def data_import(
     kind: Annotated[str, typer.Argument(help="The data set: cumcm2020c.")],
     src: Annotated[Path, typer.Argument(help="Folder of the prepared data set.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write source files to.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write source files to; not the data set's own.")],
 ) -> None:
     """Convert a real data set to source files.
 
@@ -106,9 +110,12 @@ def data_check(
     Example: jifen data check park --report report.json
     """
     from models import progress, views
+    from models.outputs import output_problems
     from models.sources.folder import read_folder, write_quarantine
     from models.sources.writing import replacing
 
+    if report is not None and (problems := output_problems({report: "report"})):
+        raise UsageError("the report cannot be written there", problems)
     with progress.working("reading and checking") as told:
         found = read_folder(folder, on_progress=told)
     written = write_quarantine(folder, found)
@@ -149,7 +156,10 @@ def train_command(
     trials: Annotated[
         int | None,
         typer.Option(
-            "--trials", min=1, max=100, help="Repeats of cross-validation; by default by the number of loans."
+            "--trials",
+            min=1,
+            max=100,
+            help="Repeats of cross-validation; by default by the number of loans. Under 5 none can beat a rule.",
         ),
     ] = None,
     extra_column: Annotated[
@@ -169,6 +179,7 @@ def train_command(
     Example: jifen train park --seed 1
     """
     from models import progress, views
+    from models.caveats import of_quarantine
     from models.development import Extra, train
     from models.extra import read_extra
     from models.sources.folder import read_folder
@@ -189,6 +200,8 @@ def train_command(
             on_progress=on_progress,
         )
     progress.console().print(views.development_view(trained))
+    for caveat in of_quarantine(found, folder):
+        typer.echo(f"注意 note: {caveat}")
     typer.echo(f"challenger {trained.version}")
 
 
@@ -274,7 +287,7 @@ def score_command(
     from models.scoring_run import score_folder
 
     with progress.working("scoring") as told:
-        limits = score_folder(
+        scored = score_folder(
             folder,
             out,
             home(),
@@ -286,11 +299,11 @@ def score_command(
             on_progress=told,
         )
     console = progress.console()
-    console.print(views.summary_table(limits))
-    console.print(views.why_zero_table(limits))
-    for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY):
+    console.print(views.summary_table(scored.limits))
+    console.print(views.why_zero_table(scored.limits))
+    for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
-    typer.echo(f"{limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
+    typer.echo(f"{scored.limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
 
 
 @officer.command("explain")
@@ -311,7 +324,7 @@ def explain_command(
 
     with progress.working("scoring") as told:
         found = explain_one(folder, uscc, home(), as_of=_day(as_of), model=model, policy=policy_name, on_progress=told)
-    progress.console().print(explanation(*found))
+    progress.console().print(explanation(found))
 
 
 @policy.command("check")

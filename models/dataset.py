@@ -1,8 +1,14 @@
 """Training rows: each loan with the features of its enterprise as of the loan's own day, made by the serving function.
 
-A loan is usable if it defaulted, or was watched for the whole horizon without default. The label is default within the
-horizon; a default without a date counts. One loan per enterprise is used, the latest, so that no enterprise can stand
-on both sides of a split.
+The label is default within the horizon; a default without a date counts, and how many there are is told. Good and bad
+loans must have had the same chance to be seen (docs/decisions/loan-labels.md):
+
+- A loan opened less than the horizon before the last day that its lender watched any loan is left out, default or not:
+  of such a vintage the defaults are known already and the good loans are not.
+- Of the others, a loan without default is good once it was watched to its maturity or for the horizon, whichever comes
+  first. The lender looked on for longer, so a short loan that it stopped watching at maturity was not in arrears then.
+
+One loan per enterprise is used, the latest, so that no enterprise can stand on both sides of a split.
 """
 
 from collections.abc import Callable
@@ -24,7 +30,9 @@ from scoring.feeds import latest
 HORIZON_MONTHS = 12
 LABEL = (
     "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
-    f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count"
+    f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched "
+    f"without default to maturity or for {HORIZON_MONTHS} months; loans opened under {HORIZON_MONTHS} months before "
+    "the lender's last look are left out, defaults too"
 )
 
 INPUTS = tuple(Input(feature.name, feature.direction, feature.scale) for feature in MODEL_INPUTS)
@@ -39,11 +47,13 @@ class Dataset:
         table: `uscc`, `loan_id`, `seen_on` (the day the features are of) and the feature columns.
         defaulted: one label a row.
         left_out: why loans were not used: reason → how many.
+        undated: of the defaults, how many carry no day of their own; whether they fell within the horizon is assumed.
     """
 
     table: pl.DataFrame
     defaulted: NDArray[np.bool_]
     left_out: dict[str, int]
+    undated: int
 
 
 def dataset(
@@ -77,23 +87,32 @@ def dataset(
     joined = loans.join(pl.concat(parts), on=["uscc", "seen_on"], how="inner").sort("uscc")
     if joined.height < loans.height:
         left_out["enterprise not known on the day"] = loans.height - joined.height
-    return Dataset(joined.drop("defaults"), joined["defaults"].to_numpy(), left_out)
+    undated = joined.filter("undated").height
+    return Dataset(joined.drop("defaults", "undated"), joined["defaults"].to_numpy(), left_out, undated)
 
 
 def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
     loans = latest(sources.loan_outcomes, SOURCES["loan_outcomes"].key)
     horizon = pl.col("opened_on").dt.offset_by(f"{HORIZON_MONTHS}mo")
+    months = pl.min_horizontal(pl.col("term_months"), HORIZON_MONTHS)
+    watched_enough = pl.col("observed_until") >= pl.col("opened_on").dt.offset_by(pl.format("{}mo", months))
     defaults = pl.col("defaulted") & (pl.col("defaulted_on").is_null() | (pl.col("defaulted_on") <= horizon))
-    loans = loans.with_columns(defaults=defaults)
-    watched = loans.filter(pl.col("defaults") | (pl.col("observed_until") >= horizon))
+    loans = loans.with_columns(
+        defaults=defaults,
+        undated=pl.col("defaulted") & pl.col("defaulted_on").is_null(),
+        last_look=pl.col("observed_until").max().over("lender_id"),
+    )
+    ripe = loans.filter(pl.col("last_look") >= horizon)
+    watched = ripe.filter(pl.col("defaults") | watched_enough)
     known = watched.join(sources.enterprises.select("uscc").unique(), on="uscc", how="semi")
     one = known.sort("uscc", "opened_on", "loan_id").unique("uscc", keep="last", maintain_order=True)
     left_out = {
-        f"watched under {HORIZON_MONTHS} months without default": loans.height - watched.height,
+        f"opened under {HORIZON_MONTHS} months before the lender's last look": loans.height - ripe.height,
+        f"watched neither to maturity nor for {HORIZON_MONTHS} months, without default": ripe.height - watched.height,
         "enterprise not in the registry": watched.height - known.height,
         "an earlier loan of the same enterprise": known.height - one.height,
     }
-    return one.select("uscc", "loan_id", "opened_on", "defaults"), left_out
+    return one.select("uscc", "loan_id", "opened_on", "defaults", "undated"), left_out
 
 
 def comparisons(rule: str = "sales_36m_fen") -> dict[str, Comparison]:

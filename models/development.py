@@ -12,6 +12,7 @@ import polars as pl
 from data_contracts.errors import UsageError
 from data_contracts.sources import Sources
 from models.artefact import Facts, Parts
+from models.caveats import undated_defaults
 from models.dataset import HORIZON_MONTHS, INPUTS, LABEL, Dataset, comparisons, dataset, default_as_of
 from models.encoding import Input
 from models.leaks import Alarm, alarms
@@ -29,6 +30,7 @@ class Trained:
     dataset: Dataset
     development: Development
     warnings: tuple[str, ...]
+    caveats: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,24 @@ def train(
         repeats=repeats,
         on_progress=on_progress,
     )
+    caveats = undated_defaults(rows.undated, int(rows.defaulted.sum()), HORIZON_MONTHS)
     facts = Facts(
         as_of=as_of if as_of is not None else default_as_of(sources),
         label=LABEL,
-        horizon=f"{HORIZON_MONTHS} months",
+        horizon=horizon(rows),
         data_hash=data_hash(table, rows.defaulted),
         alarms=warnings,
+        undated=rows.undated,
+        caveats=caveats,
     )
     version = register(home, Parts(development, references(table, inputs), facts), at=at)
-    return Trained(version, rows, development, warnings)
+    return Trained(version, rows, development, warnings, caveats)
+
+
+def horizon(rows: Dataset) -> str:
+    """By when a default must have come; assumed of those without a date."""
+    assumed = f", assumed of {rows.undated} defaults without a date" if rows.undated else ""
+    return f"{HORIZON_MONTHS} months{assumed}"
 
 
 def references(table: pl.DataFrame, inputs: Sequence[Input]) -> dict[str, tuple[float, ...]]:

@@ -88,23 +88,40 @@ class Earned:
     row: Mapping[str, Any]
 
 
-def explanation(
-    limit: Mapping[str, Any],
-    terms: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    name: str,
-    policy: Policy,
-    earned: Earned | None,
-) -> RenderableType:
-    """The whole page; it fits 100 columns and uses more where there are more. `earned` is null without a scale."""
+@dataclass(frozen=True)
+class Explained:
+    """One decision and all that explains it.
+
+    Attributes:
+        limit: its row of the limits file.
+        terms: every term of the limit.
+        facts: its row of the feature frame.
+        name: of the enterprise.
+        earned: its innovation points; None without a scale.
+        caveats: what must be said beside the figures.
+    """
+
+    limit: Mapping[str, Any]
+    terms: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    name: str
+    policy: Policy
+    earned: Earned | None
+    caveats: tuple[str, ...] = ()
+
+
+def explanation(one: Explained) -> RenderableType:
+    """The whole page; it fits 100 columns and uses more where there are more."""
+    limit, policy = one.limit, one.policy
     reasons: list[dict[str, Any]] = json.loads(limit["reasons"])
-    parts = [_answer(limit, name, policy), _checks(reasons, policy), _ways(reasons, policy)]
+    said = [Text(f"注意 note: {caveat}", style="yellow") for caveat in one.caveats]
+    parts = [_answer(limit, one.name, policy), *said, _checks(reasons, policy), _ways(reasons, policy)]
     return Group(
         *(part for part in parts if part is not None),
-        _terms(limit, terms),
-        *([] if earned is None else _points(earned)),
+        _terms(limit, one.terms),
+        *([] if one.earned is None else _points(one.earned)),
         Text("事实 Facts", style="bold"),
-        Columns(list(_facts(facts, reasons)), padding=(0, 2)),
+        Columns(list(_facts(one.facts, reasons)), padding=(0, 2)),
         Text(
             f"decision {limit['decision_id']}   facts {limit['input_hash'][:16]}…\n"
             f"model {limit['model_version']}   policy {limit['policy_version']}",

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 
 from data_contracts.errors import ContractError
+from models.sources.folder import EXTRA
 from scoring.catalogue import CATALOGUE, SEEN
 
-FILES = ("extra.parquet", "extra.csv")
 _OWN = frozenset(
     {"uscc", "loan_id", "opened_on", "seen_on", "defaults", "defaulted", "decision_id", "asked_fen", "input_hash"}
 )
@@ -24,10 +24,10 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     if not names:
         return None
     names = list(dict.fromkeys(names))
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    path = next((folder / name for name in EXTRA if (folder / name).is_file()), None)
     if path is None:
         raise ContractError(
-            f"there is no {' or '.join(FILES)} in the data folder", [f"needed for {name}" for name in names]
+            f"there is no {' or '.join(EXTRA)} in the data folder", [f"needed for {name}" for name in names]
         )
     try:
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)

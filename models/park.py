@@ -3,18 +3,34 @@
 from pathlib import Path
 from typing import cast
 
+import polars as pl
+
 from data_contracts.errors import UsageError
 from data_contracts.samples import park
 from data_contracts.sources import SOURCES
-from models.sources.writing import FORMATS, Format, refuse_others, replacing, write_folder
+from models.sources.folder import TRUTH
+from models.sources.writing import FORMATS, Format, refuse_others, write_folder
 
-TRUTH = "truth.parquet"
+_TRUTH_COLUMNS = {"uscc", "loan_id", "opened_on", "true_pd", "defaulted"}
+_NAME = "^示例企业"
+_MOST_OTHER_NAMES = 0.2
+"""Of the enterprises of a made-up park: what dirt leaves of their names."""
 
 
 def write_park(
-    folder: Path, enterprises: int, seed: int, *, dirty_share: float = 0.0, form: str = "parquet"
+    folder: Path, enterprises: int, seed: int, *, dirty_share: float = 0.0, form: str = "parquet", force: bool = False
 ) -> dict[str, int]:
-    """Write a park's source files, and `truth.parquet` with the true PD of each past loan; returns rows by source.
+    """Write a park's source files and `truth.parquet` with the true PD of each past loan; returns rows by source.
+
+    All of them appear, or none. A made-up park that is there already is replaced.
+
+    Args:
+        folder: made if it is not there.
+        enterprises: how many.
+        seed: the same seed gives the same park.
+        dirty_share: share of rows of each kind of dirt.
+        form: of the source files.
+        force: replace source files that are no made-up park as well.
 
     Raises:
         UsageError: an unknown format, or a folder that holds other source files.
@@ -23,8 +39,27 @@ def write_park(
         raise UsageError(f"there is no format {form!r}", [f"known: {', '.join(FORMATS)}"])
     folder.mkdir(parents=True, exist_ok=True)
     refuse_others(folder, SOURCES, cast("Format", form))
+    facts = [f"{name}.{form}" for name in SOURCES if (folder / f"{name}.{form}").exists()]
+    if facts and not force and not _is_made_up(folder, form):
+        raise UsageError(
+            f"{folder} holds source files that are no made-up park; name another folder, or replace them: --force",
+            facts,
+        )
     made = park(enterprises, seed, dirty_share=dirty_share)
-    with replacing(folder / TRUTH) as beside:
-        made.truth.write_parquet(beside, compression="zstd")
-    write_folder(made.frames, folder, cast("Format", form))
+    write_folder(made.frames, folder, cast("Format", form), beside={TRUTH: made.truth})
     return {name: frame.height for name, frame in made.frames.items()}
+
+
+def _is_made_up(folder: Path, form: str) -> bool:
+    """A park's truth is there, and the enterprises beside it, if any, have the names of a park."""
+    registry = folder / f"enterprises.{form}"
+    try:
+        if not set(pl.read_parquet_schema(folder / TRUTH)) >= _TRUTH_COLUMNS:
+            return False
+        if not registry.exists():
+            return True
+        read = pl.read_parquet if form == "parquet" else lambda path: pl.read_csv(path, infer_schema=False)
+        names = read(registry)["name"].drop_nulls()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return False
+    return bool((~names.str.contains(_NAME)).sum() <= _MOST_OTHER_NAMES * names.len())

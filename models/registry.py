@@ -22,7 +22,7 @@ from typing import Any
 from data_contracts.errors import ArtefactError, UsageError
 from models.artefact import Manifest, Model, Parts, load, manifest_of, save
 from models.sources.writing import replacing
-from models.verdict import PHRASES, Verdict
+from models.verdict import COIN, PHRASES, Verdict
 
 _START = "0" * 64
 
@@ -72,14 +72,17 @@ def promote(home: Path, version: str, minutes: str, *, at: datetime) -> Act:
     """Make a registered model the champion; `at`, when this happens, has a zone.
 
     `minutes` say where its approval is written down. For a model that did not beat the one-variable rule they must
-    quote the words that say so (in English or Chinese): whoever signs has read them.
+    quote the words that say so (in English or Chinese): whoever signs has read them. A model whose AUC in
+    cross-validation is not above that of a coin is promoted by no words.
 
     Raises:
-        UsageError: no such version, no minutes, words missing from the minutes, or it is the champion already.
+        UsageError: no such version, no minutes, words missing from the minutes, no better than a coin, or it is the
+            champion already.
         ArtefactError: the stored model was changed, or its certificate does not hold.
     """
     _require_registered(home, version)
     manifest = load(models_folder(home) / version).manifest
+    _require_better_than_a_coin(manifest)
     _require_minutes(minutes, manifest)
     with _locked(home):
         if champion_version(home) == version:
@@ -170,6 +173,16 @@ def _require_minutes(minutes: str, manifest: Manifest) -> None:
         f'The minutes must quote the words "{english}" (or "{chinese}"), since of this model training said: '
         f"{manifest.sentence}"
     )
+
+
+def _require_better_than_a_coin(manifest: Manifest) -> None:
+    own = manifest.metrics["figures"][0]
+    area = own["metrics"]["auc"]["mean"]
+    if area <= COIN:
+        raise UsageError(
+            f"The model is not promoted: its AUC in cross-validation is {area:.3f}, no better than a coin.",
+            [manifest.sentence],
+        )
 
 
 @contextmanager

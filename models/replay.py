@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_contracts.errors import ArtefactError, ContractError, ReplayError, UsageError
 from models.artefact import load
 from models.batch import LIMITS, Decided, Engine
+from models.caveats import of_model
+from models.outputs import is_parquet
 from models.registry import models_folder
-from models.sources.writing import replacing
+from models.sources.writing import alone_in, replacing
 from models.surroundings import code_version, packages, processor
 from scoring.rulebook import parse_rulebook
 
@@ -39,6 +41,7 @@ class Run(BaseModel):
         policy_version: hash over the three texts.
         policy, ruleset, size_classes: the texts themselves; no ruleset is None.
         packages, processor, code_version: what the last bits may depend on.
+        caveats: what must be said beside the figures of the model on this day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,6 +55,7 @@ class Run(BaseModel):
     packages: dict[str, str]
     processor: str
     code_version: str
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def write_decisions(
 ) -> None:
     """Write the limits file, and beside it first the feature rows and the run; each appears whole or not at all.
 
-    Feature rows of other limits files in the folder are kept.
+    Feature rows of other limits files in the folder are kept, also those that another process is writing.
 
     Args:
         decided: what `Engine.decided` gave.
@@ -80,8 +84,8 @@ def write_decisions(
     out.parent.mkdir(parents=True, exist_ok=True)
     record = run_of(engine, as_of, texts)
     rows = decided.features.with_columns(row_hashes(decided.features))
-    others = _rows_of_other_limits(out, rows["decision_id"])
-    with ExitStack() as whole:
+    with alone_in(out.parent), ExitStack() as whole:
+        others = _rows_of_other_limits(out, rows["decision_id"])
         # The last one entered is the first to appear: decisions are not seen before what they were made from.
         limits, run, features = (
             whole.enter_context(replacing(path)) for path in (out, run_file(out), out.parent / FEATURES)
@@ -94,6 +98,17 @@ def write_decisions(
 def run_file(limits: Path) -> Path:
     """Where the run of a limits file is."""
     return limits.with_suffix(".run.json")
+
+
+def limits_of(run: Path, out: Path) -> list[Path]:
+    """The limits files of a run, but `out`: parquet, whatever their ending; a CSV beside them is for people."""
+    if not run.is_file():
+        return []
+    return sorted(
+        path
+        for path in run.parent.iterdir()
+        if path.name != FEATURES and path != out and run_file(path) == run and path.is_file() and is_parquet(path)
+    )
 
 
 def replay(decision_id: str, limits: Path, home: Path) -> Replayed:
@@ -157,6 +172,7 @@ def run_of(engine: Engine, as_of: date, texts: tuple[str, str | None, str]) -> R
         packages=packages(),
         processor=processor(),
         code_version=code_version(),
+        caveats=of_model(engine.model.manifest, as_of),
     )
 
 
@@ -182,9 +198,7 @@ def _rows_of_other_limits(out: Path, written: pl.Series) -> list[pl.DataFrame]:
     """The feature rows in the folder that other limits files there still need."""
     kept = out.parent / FEATURES
     others = [
-        path
-        for path in out.parent.iterdir()
-        if path.suffix == out.suffix and run_file(path).is_file() and run_file(path) != run_file(out)
+        path for run in sorted(out.parent.glob("*.run.json")) if run != run_file(out) for path in limits_of(run, out)
     ]
     if not others or not kept.is_file():
         return []

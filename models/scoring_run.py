@@ -1,35 +1,44 @@
 """One run of the engine over a data folder: read, check, decide, write."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import xlsxwriter
 from xlsxwriter.exceptions import FileCreateError
 
-from data_contracts.errors import UsageError
+from data_contracts.errors import ContractError, UsageError
 from data_contracts.sources import Sources
 from models import rulebooks
 from models.artefact import Model, load
 from models.batch import Engine
+from models.caveats import of_model, of_quarantine, quarantined_of, why_without_registry, without_registry
 from models.dataset import default_as_of
-from models.explanation import Earned
+from models.explanation import Earned, Explained
 from models.extra import read_extra
+from models.outputs import output_problems
 from models.registry import champion, models_folder, shown
-from models.replay import FEATURES, write_decisions
+from models.replay import FEATURES, limits_of, run_file, write_decisions
 from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
 from scoring.conduct import current, undoubted
 from scoring.points import points
-from scoring.policy import Policy
 from scoring.rulebook import parse_rulebook
 from scoring.ruleset import Ruleset
 
 Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The limits of a folder, and what must be said beside them."""
+
+    limits: pl.DataFrame
+    caveats: tuple[str, ...]
 
 
 def served_model(home: Path, version: str | None) -> Model:
@@ -70,14 +79,14 @@ def score_folder(
     model: str | None = None,
     policy: str,
     on_progress: Told,
-) -> pl.DataFrame:
+) -> Scored:
     """Decide on every enterprise of a folder and write the limits; returns them.
 
     Raises:
         UsageError: a file to write cannot be written; said before any work is done.
         JifenError: a file, model or policy is not fit to be used; nothing is written then.
     """
-    _require_writable([out, *(path for path in (csv, xlsx) if path is not None)])
+    _require_writable(out, csv, xlsx)
     served = served_model(home, model)
     texts = _texts(policy)
     engine = Engine(served, parse_rulebook(*texts))
@@ -90,8 +99,11 @@ def score_folder(
         extra=read_extra(folder, _extra_columns(served)),
         on_progress=lambda done, whole: on_progress(f"{done:,} of {whole:,} enterprises"),
     )
+    quarantine = of_quarantine(found, folder)
     if decided.limits.height == 0:
-        raise UsageError(f"no enterprise of {folder} is known on {day}", ["name a later day: --as-of"])
+        if found.sources.enterprises.height == 0 and quarantine:
+            raise ContractError(f"no enterprise of {folder} has a usable registry row", quarantine)
+        raise UsageError(f"no enterprise of {folder} is known on {day}", ["name a later day: --as-of", *quarantine])
     on_progress("writing")
     write_decisions(decided, out, as_of=day, engine=engine, texts=texts)
     people = decided.limits.with_columns(
@@ -103,7 +115,7 @@ def score_folder(
             people.write_csv(beside, include_bom=True)
     if xlsx is not None:
         _write_workbook(people, xlsx)
-    return decided.limits
+    return Scored(decided.limits, (*of_model(served.manifest, day), *quarantine))
 
 
 def explain_one(
@@ -115,10 +127,11 @@ def explain_one(
     model: str | None = None,
     policy: str,
     on_progress: Told,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy, Earned | None]:
-    """Decide on one enterprise: its limits row, the terms, the features, its name, the policy and its points.
+) -> Explained:
+    """Decide on one enterprise, with all that explains the decision.
 
     Raises:
+        ContractError: its registry rows are all in quarantine.
         UsageError: the enterprise is not in the registry of the folder.
         JifenError: a file, model or policy is not fit to be used.
     """
@@ -128,14 +141,17 @@ def explain_one(
     day = as_of if as_of is not None else default_as_of(found.sources)
     decided = engine.decided(found.sources, day, only=[uscc], extra=read_extra(folder, _extra_columns(served)))
     if decided.limits.height == 0:
+        if uscc in without_registry(found):
+            raise ContractError(f"no registry row of {uscc} is usable", why_without_registry(found, uscc))
         raise UsageError(f"no enterprise {uscc} is known in {folder} on {day}")
-    return (
+    return Explained(
         decided.limits.row(0, named=True),
         decided.terms["terms"][0],
         decided.features.row(0, named=True),
         names_of(found, day)[uscc],
         engine.rulebook.policy,
         _earned(found.sources, uscc, day, engine.rulebook.ruleset),
+        (*of_model(served.manifest, day), *quarantined_of(found, uscc)),
     )
 
 
@@ -156,9 +172,14 @@ def _write_workbook(table: pl.DataFrame, path: Path) -> None:
             raise OSError(*error.args[0].args, str(path)) from error
 
 
-def _require_writable(files: Sequence[Path]) -> None:
-    """Make the folders of files to be written, and refuse what could not be written after all the work."""
+def _require_writable(out: Path, csv: Path | None, xlsx: Path | None) -> None:
+    """Make the folders of files to be written, and refuse what could not or must not be written after all the work."""
+    files = [out, *(path for path in (csv, xlsx) if path is not None)]
     problems = [f"{path.name} is the name of the feature rows; name another" for path in files if path.name == FEATURES]
+    kinds = {out.parent / FEATURES: "features", run_file(out): "run", out: "limits"}
+    kinds |= {path: kind for path, kind in ((csv, "csv"), (xlsx, "xlsx")) if path is not None}
+    problems += output_problems(kinds)
+    problems += [f"{run_file(out).name} belongs to {path.name}; name another" for path in limits_of(run_file(out), out)]
     if len(set(files)) < len(files):
         problems.append("the same file is named twice")
     for path in files:

@@ -20,7 +20,7 @@ from models.fitting import fit_pipeline, refitted_encoded
 from models.metrics import Interval, Metric, auc, auc_interval, bootstrap_interval, brier, ece, ks, log_loss, pr_auc
 from models.pipeline import Pipeline, check_label
 from models.splits import bootstrap_rows, stratified_folds
-from models.verdict import PHRASES, Verdict, verdict_of
+from models.verdict import COIN, FEWEST_DEFAULTS, FEWEST_REPEATS, PHRASES, Verdict, verdict_of
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -94,8 +94,11 @@ class Development:
 
 
 def splits_for(rows: int) -> tuple[int, int]:
-    """Repeats and folds that a sample of this size is worth: the spread over splits shrinks as the sample grows."""
-    return (10, 5) if rows < 500 else (5, 5) if rows < 2_000 else (2, 5) if rows < 10_000 else (2, 3)
+    """Repeats and folds that a sample of this size is worth: the spread over splits shrinks as the sample grows.
+
+    Never fewer repeats than a verdict needs.
+    """
+    return (10, 5) if rows < 500 else (5, 5) if rows < 2_000 else (5, 3)
 
 
 def develop(
@@ -284,10 +287,10 @@ def _intervals(defaulted: Flags, log_odds: Floats, seed: int) -> dict[str, Inter
 
 def _verdict(figures: Sequence[Figures], rule: str | None) -> Verdict:
     model, other = figures[0], _named(figures, rule)
-    if other is None:
+    if other is None or other.lead is None:
         return Verdict.NOT_COMPARED
     gain = model.metrics["auc"].mean - other.metrics["auc"].mean
-    return verdict_of(other.wins, len(model.metrics["log_loss"].values), gain)
+    return verdict_of(other.wins, len(model.metrics["log_loss"].values), gain, other.lead.low)
 
 
 def _named(figures: Sequence[Figures], name: str | None) -> Figures | None:
@@ -312,7 +315,7 @@ def _sentence(
     model, other, best = figures[0], _named(figures, rule), _best(figures)
     start = (
         f"In {splits[0]} x {splits[1]}-fold nested cross-validation on {len(defaulted)} rows with"
-        f" {int(defaulted.sum())} defaults the model has {_said(model)}."
+        f" {int(defaulted.sum())} defaults the model has {_said(model)}.{_warned(model, splits, defaulted)}"
     )
     phrase = PHRASES[verdict][0]
     if other is None or other.lead is None:
@@ -330,6 +333,30 @@ def _sentence(
     return f"{start} {told}: {lead}. The lowest log loss has {best.words} ({_said(best)})."
 
 
+def _warned(model: Figures, splits: tuple[int, int], defaulted: Flags) -> str:
+    """What makes little or nothing of the figures, each a sentence with a blank before it."""
+    said = ""
+    if defaulted.sum() < FEWEST_DEFAULTS:
+        said += f" Warning: with fewer than {FEWEST_DEFAULTS} defaults every figure here is rough."
+    if splits[0] < FEWEST_REPEATS:
+        said += f" A verdict that it beats a rule needs {FEWEST_REPEATS} repeats."
+    if model.metrics["auc"].mean <= COIN:
+        said += f" Warning: its AUC is not above {COIN}, no better than a coin; it may not be promoted."
+    return said
+
+
+def _warned_zh(model: Figures, splits: tuple[int, int], defaulted: Flags) -> str:
+    """The same in Chinese."""
+    said = ""
+    if defaulted.sum() < FEWEST_DEFAULTS:
+        said += f"注意:违约少于{FEWEST_DEFAULTS}笔,各项指标均不精确。"
+    if splits[0] < FEWEST_REPEATS:
+        said += f"判定优于规则至少需{FEWEST_REPEATS}次重复。"
+    if model.metrics["auc"].mean <= COIN:
+        said += f"注意:AUC不高于{COIN},与抛硬币无异,不得上线。"
+    return said
+
+
 def _sentence_zh(
     figures: Sequence[Figures], rule: str | None, verdict: Verdict, splits: tuple[int, int], defaulted: Flags
 ) -> str:
@@ -337,7 +364,7 @@ def _sentence_zh(
     model, other, best = figures[0], _named(figures, rule), _best(figures)
     start = (
         f"在{len(defaulted)}行(其中{int(defaulted.sum())}行违约)上做{splits[0]}×{splits[1]}折嵌套交叉验证,"
-        f"本模型{_said(model)}。"
+        f"本模型{_said(model)}。{_warned_zh(model, splits, defaulted)}"
     )
     phrase = PHRASES[verdict][1]
     if other is None or other.lead is None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from data_contracts.rules import Description
 from models.bagging import HOW_THE_BAG_IS_MADE
+from models.dataset import LABEL
 from models.development import Trained
 from models.registry import Entry
 from models.sources.folder import Folder
@@ -129,7 +130,9 @@ def development_view(trained: Trained) -> RenderableType:
             f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)"
         ),
         HOW_THE_BAG_IS_MADE,
+        f"label: {LABEL}",
         *(f"warning: {warning}" for warning in trained.warnings),
+        *(f"注意 note: {caveat}" for caveat in trained.caveats),
     ]
     return Group(
         table, *map(Text, lines), Text(development.sentence, style="bold"), Text(development.sentence_zh, style="bold")

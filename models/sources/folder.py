@@ -8,15 +8,18 @@ from pathlib import Path
 import polars as pl
 
 from data_contracts.checking import SEPARATOR, Checked, assembled
-from data_contracts.errors import ContractError
+from data_contracts.errors import ContractError, UsageError
 from data_contracts.rules import Description, described
 from data_contracts.sources import SOURCES, Sources
 from models.sources.reading import read_source
 from models.sources.writing import FORMATS, replacing
 
 QUARANTINE = "quarantine"
-_ALSO_THERE = frozenset({QUARANTINE, "truth.parquet"})
-"""What may stand beside the sources: the quarantine, and the hidden truth of a made-up park."""
+TRUTH = "truth.parquet"
+EXTRA = ("extra.parquet", "extra.csv")
+_ALSO_THERE = frozenset({QUARANTINE, TRUTH, *EXTRA})
+"""What may stand beside the sources: the quarantine, the hidden truth of a made-up park, and columns from outside the
+catalogue, which `train --extra-column` reads and `score` after it."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ def read_folder(folder: Path, *, on_progress: Callable[[str], None] | None = Non
 
     Raises:
         ContractError: a file cannot be used, or `enterprises` is missing; names everything wrong over all files.
+        UsageError: nothing is wrong but that files may not be read.
     """
     if not folder.is_dir():
         raise ContractError(f"{folder} is not a folder", [f"{folder}: no such folder"])
     files, problems = _files(folder)
     checks: dict[str, Checked] = {}
+    barred: list[str] = []
     for name, path in files.items():
         if on_progress:
             on_progress(path.name)
@@ -78,10 +83,14 @@ def read_folder(folder: Path, *, on_progress: Callable[[str], None] | None = Non
             checks[name] = read_source(path, SOURCES[name])
         except ContractError as fault:
             problems += fault.problems or (fault.sentence,)
+        except PermissionError as fault:
+            barred.append(f"{path.name}: may not be read ({fault.strerror})")
         except OSError as fault:
             problems.append(f"{path.name}: cannot be opened ({fault.strerror})")
     if problems:
-        raise ContractError(f"{folder} cannot be used", problems)
+        raise ContractError(f"{folder} cannot be used", [*problems, *barred])
+    if barred:
+        raise UsageError(f"files of {folder} may not be read", barred)
     sources, found = assembled(checks)
     reports = {name: _report(name, files[name].name, check) for name, check in found.items()}
     return Folder(sources, reports, {name: check.quarantined for name, check in found.items()}, _strange_files(folder))

@@ -23,11 +23,14 @@ def read_source(path: Path, source: Source) -> Checked:
 
     Raises:
         ContractError: the file is no file, empty, damaged, of another encoding, or its columns are not the contract's.
+        OSError: it cannot be opened.
     """
     if not path.is_file():
         raise ContractError(f"{path.name} is not a file", [f"{path.name}: is a folder or a device, not a file"])
     if path.stat().st_size == 0:
         raise ContractError(f"{path.name} cannot be used", [f"{path.name}: is empty, without even a header"])
+    # polars tells a file that may not be read from a damaged one by its words only.
+    path.open("rb").close()
     return _read_parquet(path, source) if path.suffix == ".parquet" else _read_csv(path, source)
 
 

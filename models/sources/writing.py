@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the whole of one or nothing of it."""
 
+import fcntl
 import os
 import re
 import secrets
@@ -42,6 +43,17 @@ def replacing(path: Path) -> Generator[Path]:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Keep other writers of ours out of a folder; the lock goes with the process, however it ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def flush(path: Path) -> None:
     """Wait until the disk holds a file, or a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)
@@ -51,13 +63,20 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def write_folder(frames: Mapping[str, pl.DataFrame], folder: Path, form: Format = "parquet") -> None:
+def write_folder(
+    frames: Mapping[str, pl.DataFrame],
+    folder: Path,
+    form: Format = "parquet",
+    *,
+    beside: Mapping[str, pl.DataFrame] | None = None,
+) -> None:
     """Write source files, all of them or none.
 
     Args:
         frames: by source name, typed as in their contracts.
         folder: made if it is not there; files of the same names are replaced.
         form: of the files.
+        beside: by file name, parquet tables that come and go with them.
 
     Raises:
         UsageError: the folder holds other source files, which would mix with these.
@@ -70,6 +89,8 @@ def write_folder(frames: Mapping[str, pl.DataFrame], folder: Path, form: Format 
         first = {name: frame for name, frame in frames.items() if name == "enterprises"}
         for name, frame in (first | dict(frames)).items():
             write_frame(frame, whole.enter_context(replacing(folder / f"{name}.{form}")), form)
+        for name, frame in (beside or {}).items():
+            write_frame(frame, whole.enter_context(replacing(folder / name)), "parquet")
         (folder / f"enterprises.{form}").unlink(missing_ok=True)
 
 

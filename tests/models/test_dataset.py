@@ -1,9 +1,11 @@
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_contracts.errors import ContractError
-from models.dataset import INPUTS, comparisons, dataset, default_as_of
+from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of
 from scoring.features import features
 from tests import make
 
@@ -24,24 +26,102 @@ def test_an_earlier_window_sees_no_later_fact() -> None:
     assert dataset(sources, as_of=date(2024, 1, 1)).table["seen_on"].item() == date(2023, 6, 1)
 
 
+WATCHED = make.loan_outcome(uscc=make.enterprise(2)["uscc"], loan_id="watched")
+"""Another loan of the same lender, which shows how long the lender looked on."""
+
+
+def labelled(*loans: make.Record) -> Dataset:
+    firms = sorted({loan["uscc"] for loan in (*loans, WATCHED)})
+    enterprises = [make.enterprise(number) for number in range(1, 60) if make.enterprise(number)["uscc"] in firms]
+    return dataset(make.sources(enterprises=enterprises, loan_outcomes=[*loans, WATCHED]))
+
+
+def label_of(loan: make.Record) -> list[bool]:
+    """The label of the loan; none if it is left out."""
+    found = labelled(loan)
+    return found.table.with_columns(bad=found.defaulted).filter(loan_id=loan["loan_id"])["bad"].to_list()
+
+
 def test_a_loan_watched_too_briefly_is_left_out() -> None:
     brief = make.loan_outcome(observed_until=date(2024, 5, 31), known_on=date(2024, 5, 31))
-    with pytest.raises(ContractError, match="watched under 12 months without default"):
+    assert label_of(brief) == []
+    assert labelled(brief).left_out["watched neither to maturity nor for 12 months, without default"] == 1
+    with pytest.raises(ContractError, match="opened under 12 months before the lender's last look"):
         dataset(make.sources(loan_outcomes=[brief]))
 
 
 @pytest.mark.parametrize(
-    ("changes", "defaults"),
+    ("changes", "labels"),
     [
-        ({"defaulted": True, "defaulted_on": date(2023, 9, 1), "observed_until": date(2023, 9, 1)}, True),
-        ({"defaulted": True, "observed_until": date(2023, 9, 1)}, True),
-        ({"defaulted": True, "defaulted_on": date(2024, 6, 2), "observed_until": date(2024, 12, 1)}, False),
-        ({}, False),
+        ({"defaulted": True, "defaulted_on": date(2023, 9, 1), "observed_until": date(2023, 9, 1)}, [True]),
+        ({"defaulted": True, "observed_until": date(2023, 9, 1)}, [True]),
+        ({"defaulted": True, "defaulted_on": date(2024, 6, 2), "observed_until": date(2024, 12, 1)}, [False]),
+        ({}, [False]),
     ],
 )
-def test_default_counts_within_twelve_months(changes: dict[str, object], *, defaults: bool) -> None:
-    loan = make.loan_outcome(**changes, known_on=date(2024, 12, 2))
-    assert dataset(make.sources(loan_outcomes=[loan])).defaulted.tolist() == [defaults]
+def test_default_counts_within_twelve_months(changes: dict[str, object], labels: list[bool]) -> None:
+    assert label_of(make.loan_outcome(**changes, known_on=date(2024, 12, 2))) == labels
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ({"term_months": 6, "observed_until": date(2023, 12, 1)}, [False]),
+        ({"term_months": 6, "observed_until": date(2023, 11, 30)}, []),
+        ({"term_months": 36, "observed_until": date(2024, 6, 1)}, [False]),
+        ({"term_months": 36, "observed_until": date(2024, 5, 31)}, []),
+        ({"term_months": 6, "defaulted": True, "defaulted_on": date(2024, 3, 1)}, [True]),
+    ],
+)
+def test_a_short_loan_repaid_at_maturity_is_good(changes: dict[str, object], labels: list[bool]) -> None:
+    assert label_of(make.loan_outcome(**changes, known_on=date(2024, 12, 2))) == labels
+
+
+def test_a_vintage_younger_than_the_horizon_is_left_out_whole() -> None:
+    young = {"opened_on": date(2023, 6, 2), "term_months": 6}
+    good = make.loan_outcome(**young, loan_id="good", observed_until=date(2023, 12, 2))
+    bad = make.loan_outcome(**young, loan_id="bad", defaulted=True, observed_until=date(2024, 3, 1))
+    assert label_of(good) == label_of(bad) == []
+    assert labelled(bad).left_out["opened under 12 months before the lender's last look"] == 1
+    # Another lender's longer look says nothing of this one's loans.
+    assert label_of(make.loan_outcome(lender_id="bank-2", defaulted=True, observed_until=date(2023, 9, 1))) == []
+
+
+@given(
+    loans=st.lists(st.tuples(st.integers(1, 36), st.booleans(), st.integers(0, 700)), min_size=1, max_size=40),
+)
+def test_neither_short_terms_nor_young_vintages_move_the_share_of_defaults(
+    loans: list[tuple[int, bool, int]],
+) -> None:
+    """Whether a loan is used depends on when it was opened, never on how it ended."""
+    last_look = WATCHED["observed_until"]
+    made: list[make.Record] = []
+    for number, (term, bad, age) in enumerate(loans, 3):
+        opened = last_look - timedelta(days=age)
+        closed = min(last_look, opened + timedelta(days=92 if bad else term * 31))
+        made.append(
+            make.loan_outcome(
+                uscc=make.enterprise(number)["uscc"],
+                loan_id=f"loan-{number}",
+                opened_on=opened,
+                term_months=term,
+                defaulted=bad and closed < last_look,
+                defaulted_on=closed if bad and closed < last_look else None,
+                observed_until=closed,
+                known_on=last_look,
+            )
+        )
+    found = labelled(*made)
+    used = set(found.table["loan_id"])
+    old = {f"loan-{number}" for number, (_, _, age) in enumerate(loans, 3) if age > 366}
+    young = {f"loan-{number}" for number, (_, _, age) in enumerate(loans, 3) if age < 365}
+    assert old <= used
+    assert not young & used
+
+
+def test_undated_defaults_are_counted() -> None:
+    assert labelled(make.loan_outcome(defaulted=True)).undated == 1
+    assert labelled(make.loan_outcome(defaulted=True, defaulted_on=date(2023, 9, 1))).undated == 0
 
 
 def test_one_loan_an_enterprise_the_latest() -> None:

@@ -1,9 +1,9 @@
 """What people read: whole in 100 columns, in both languages, and never taken for an offer."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -11,19 +11,18 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from models import views
-from models.explanation import REFERENCE_ONLY, TITLES, Earned, explanation, shown
+from models.explanation import REFERENCE_ONLY, TITLES, Earned, Explained, explanation, shown
 from models.progress import console
 from models.rulebooks import rulebook
 from models.scoring_run import explain_one
 from models.sources.folder import describe, read_folder
 from scoring.catalogue import CATALOGUE, SEEN
-from scoring.policy import Policy
 from scoring.reasons import GROUPS
 from tests.ground import done, ground, run
 
 
 @cache
-def explained(outcome: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, Policy, Earned | None]:
+def explained(outcome: str) -> Explained:
     found = ground().limits.filter(outcome=outcome).sort("conditional_limit_fen", "uscc").row(-1, named=True)
     return explain_one(ground().park, found["uscc"], ground().home, policy="torch-points", on_progress=lambda _: None)
 
@@ -39,8 +38,8 @@ def printed(what: object, width: int) -> str:
 @pytest.mark.parametrize("width", [100, 200])
 @pytest.mark.parametrize("outcome", ["eligible", "refer", "ineligible"])
 def test_the_bankers_page_cuts_nothing_off(outcome: str, width: int) -> None:
-    limit = explained(outcome)[0]
-    page = printed(explanation(*explained(outcome)), width)
+    limit = explained(outcome).limit
+    page = printed(explanation(explained(outcome)), width)
     assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= width
     assert [line for line in page.splitlines() if "…" in line.removesuffix("…")] == []
     for feature in CATALOGUE.values():
@@ -52,17 +51,18 @@ def test_the_bankers_page_cuts_nothing_off(outcome: str, width: int) -> None:
 
 
 def test_the_rate_is_called_a_break_even_and_the_limit_a_reference() -> None:
-    limit, *_ = explained("eligible")
-    page = printed(explanation(*explained("eligible")), 100)
+    limit = explained("eligible").limit
+    page = printed(explanation(explained("eligible")), 100)
     assert re.search(rf"参考额度 Reference limit +{limit['limit_fen'] // 100:,} CNY", page)
     assert re.search(rf"保本参考利率 Break-even rate +{limit['rate_bp'] / 100:.2f}%", page)
     assert "bank's approval is separate" in " ".join(page.replace("│", "").split())
 
 
 def test_the_points_are_shown_by_indicator_with_completeness_and_place_in_the_cohort() -> None:
-    limit, terms, facts, name, policy, earned = explained("eligible")
+    one = explained("eligible")
+    limit, earned = one.limit, one.earned
     assert earned is not None
-    page = printed(explanation(limit, terms, facts, name, policy, earned), 200)
+    page = printed(explanation(one), 200)
     shown_points = re.findall(r"(?m)^ +(\d+\.\d\d) .* ([a-z][a-z0-9_]+) *$", page)
     indicators = {indicator.id for indicator in earned.ruleset.indicators}
     assert {indicator for _, indicator in shown_points} >= indicators
@@ -72,24 +72,23 @@ def test_the_points_are_shown_by_indicator_with_completeness_and_place_in_the_co
     assert f"indicators delivered {row['points_completeness_bp'] / 100:.0f} %" in page
     for position, words in ((6_200, "at or above 62 % of the cohort"), (None, "no cohort to compare with")):
         placed = Earned(earned.ruleset, {**row, "points_cohort_position_bp": position})
-        assert words in printed(explanation(limit, terms, facts, name, policy, placed), 200)
+        assert words in printed(explanation(replace(one, earned=placed)), 200)
 
 
 def test_a_policy_without_a_scale_shows_no_points() -> None:
-    limit, terms, facts, name, policy, _ = explained("eligible")
-    page = printed(explanation(limit, terms, facts, name, policy, None), 200)
+    page = printed(explanation(replace(explained("eligible"), earned=None)), 200)
     assert "How the innovation points came about" not in page
 
 
 def test_a_condition_is_said_in_words_with_its_reason_not_only_by_its_name() -> None:
-    page = printed(explanation(*explained("eligible")), 200)
-    limit = explained("eligible")[0]
+    page = printed(explanation(explained("eligible")), 200)
+    limit = explained("eligible").limit
     if "pbc_report" in limit["conditions"]:
         assert "银行核实 bank checks" in page
         assert "the bank checks the five-class grading in the PBoC report" in page
     assert "不符合 bars" not in page
-    assert "不符合 bars" in printed(explanation(*explained("ineligible")), 200)
-    assert "转人工 to a person" in printed(explanation(*explained("refer")), 200)
+    assert "不符合 bars" in printed(explanation(explained("ineligible")), 200)
+    assert "转人工 to a person" in printed(explanation(explained("refer")), 200)
 
 
 def test_every_group_of_facts_has_a_heading_in_both_languages() -> None:

@@ -94,6 +94,17 @@ def test_a_model_that_beats_the_rule_needs_no_such_words(home: Path) -> None:
     assert champion_version(home) == version
 
 
+@pytest.mark.parametrize("area", [0.31, 0.5])
+def test_a_model_no_better_than_a_coin_is_promoted_by_no_words(home: Path, area: float) -> None:
+    trained = development()
+    own = trained.figures[0]
+    guessing = replace(own, metrics={**own.metrics, "auc": replace(own.metrics["auc"], mean=area)})
+    version = register(home, parts(of=replace(trained, figures=(guessing, *trained.figures[1:]))), at=AT)
+    with pytest.raises(UsageError, match=f"AUC in cross-validation is {area:.3f}, no better than a coin"):
+        promote(home, version, MINUTES, at=AT)
+    assert champion_version(home) is None
+
+
 def test_a_model_without_a_certificate_cannot_be_promoted(home: Path) -> None:
     trained = development()
     bad = replace(trained, bag=(replace(trained.bag[0], weight=-0.1),))

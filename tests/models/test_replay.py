@@ -1,6 +1,7 @@
 """D5: a stored decision comes out again byte for byte, or it is said exactly what differs."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from typer.testing import Result
 
 from models.batch import LIMITS
 from models.replay import FEATURES, run_file
+from models.sources.writing import alone_in
 from tests.ground import Ground, done, ground, run, started
 
 
@@ -171,3 +173,25 @@ def test_limits_under_two_policies_in_one_folder_both_replay(town: Ground) -> No
     done(town.home, "score", town.park, "--out", out, "--policy", "cumcm2020c")
     assert pl.read_parquet(town.root / FEATURES).height == 400
     assert_frame_equal(pl.read_parquet(out), new)
+
+
+@pytest.mark.parametrize("name", ["second.dat", "second"])
+def test_runs_of_other_endings_in_one_folder_all_replay(town: Ground, name: str) -> None:
+    old, out = town.best["decision_id"], town.root / name
+    done(town.home, "score", town.park, "--out", out, "--policy", "cumcm2020c")
+    third = town.root / "third.parquet"
+    done(town.home, "score", town.park, "--out", third, "--csv", town.root / "third.csv", "--as-of", "2026-08-01")
+    for limits in (out, third):
+        done(town.home, "replay", pl.read_parquet(limits)["decision_id"][0], "--from", limits)
+    assert replayed(town, old).exit_code == 0
+
+
+def test_limits_wait_for_those_that_are_being_written_beside_them(town: Ground) -> None:
+    out = town.root / "other.parquet"
+    with ThreadPoolExecutor(1) as pool:
+        with alone_in(town.root):
+            waiting = pool.submit(done, town.home, "score", town.park, "--out", out, "--policy", "cumcm2020c")
+            assert not wait([waiting], timeout=30).done
+            assert not out.exists()
+        assert "200 decisions" in waiting.result(120)
+    assert pl.read_parquet(town.root / FEATURES).height == 400

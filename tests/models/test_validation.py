@@ -11,7 +11,7 @@ from models.fitting import fit_pipeline
 from models.metrics import auc
 from models.splits import stratified_folds
 from models.validation import certificate_of, develop, splits_for
-from models.verdict import PHRASES, Verdict
+from models.verdict import FEWEST_REPEATS, PHRASES, Verdict
 from tests.models.trained import INPUTS, RULE, development, sample
 
 
@@ -84,9 +84,29 @@ def test_a_model_of_noise_is_not_said_to_beat_the_rule() -> None:
 def test_a_model_with_all_the_signal_is_said_to_beat_a_rule_of_noise() -> None:
     table, defaulted = sample()
     rule = replace(RULE, inputs=(Input("firm"),), words="firm number alone")
-    found = develop(table, defaulted, INPUTS, comparisons={"rule": rule}, seed=0, repeats=2, folds=3, bag=0)
+    found = develop(table, defaulted, INPUTS, comparisons={"rule": rule}, seed=0, repeats=5, folds=3, bag=0)
     assert found.verdict is Verdict.BEATS
     assert "It beats firm number alone" in found.sentence
+    assert "needs 5 repeats" not in found.sentence
+
+
+def test_of_too_few_repeats_one_cannot_tell_and_the_sentence_says_why() -> None:
+    table, defaulted = sample()
+    rule = replace(RULE, inputs=(Input("firm"),), words="firm number alone")
+    found = develop(table, defaulted, INPUTS, comparisons={"rule": rule}, seed=0, repeats=2, folds=3, bag=0)
+    assert found.verdict is Verdict.CANNOT_TELL
+    assert "One cannot tell whether it beats firm number alone" in found.sentence
+    assert "needs 5 repeats" in found.sentence
+    assert "至少需5次重复" in found.sentence_zh
+
+
+@pytest.mark.parametrize(("defaults", "warned"), [(29, True), (30, False)])
+def test_few_defaults_are_warned_of_in_the_sentence(defaults: int, *, warned: bool) -> None:
+    table, _ = sample()
+    defaulted = np.arange(table.height) < defaults
+    found = develop(table, defaulted, INPUTS, comparisons={}, seed=0, repeats=1, folds=2, bag=0)
+    assert ("fewer than 30 defaults" in found.sentence) is warned
+    assert ("违约少于30笔" in found.sentence_zh) is warned
 
 
 def test_without_a_rule_the_sentence_says_so() -> None:
@@ -149,7 +169,7 @@ def test_one_default_is_too_few() -> None:
 
 
 @pytest.mark.parametrize("rows", [123, 1_000, 5_000, 20_000])
-def test_every_sample_is_split_more_than_once(rows: int) -> None:
+def test_every_sample_is_split_often_enough_for_a_verdict(rows: int) -> None:
     repeats, folds = splits_for(rows)
-    assert repeats >= 2
+    assert repeats >= FEWEST_REPEATS
     assert folds >= 3

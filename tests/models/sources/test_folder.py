@@ -1,14 +1,18 @@
 """A data folder is judged as a whole, and its quarantine tells what was set aside."""
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
 
-from data_contracts.errors import ContractError
+from data_contracts.errors import ContractError, UsageError
 from data_contracts.sources import SOURCES
 from models.sources.folder import describe, read_folder, write_quarantine
-from models.sources.writing import write_folder
+from models.sources.writing import FORMATS, Format, write_folder
 from tests import make
 
 
@@ -53,7 +57,7 @@ def test_a_missing_source_is_a_feed_that_was_not_delivered(park: Path) -> None:
 
 
 def test_a_file_that_is_no_source_is_a_warning(park: Path) -> None:
-    for name in ("Invoices.csv", "notes.txt", "truth.parquet"):
+    for name in ("Invoices.csv", "notes.txt", "truth.parquet", "extra.parquet", "extra.csv"):
         (park / name).write_text("x")
     assert read_folder(park).warnings == (
         "Invoices.csv is not a source file and was not read",
@@ -125,3 +129,39 @@ def test_bad_rows_reach_the_doubts_of_the_sources(park: Path) -> None:
 
 def test_every_column_of_every_source_is_described() -> None:
     assert len(describe()) == sum(len(source.columns) for source in SOURCES.values())
+
+
+@contextmanager
+def nobody() -> Generator[None]:
+    """Without the rights of root, which may read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_that_may_not_be_read_are_all_named_and_not_called_damaged(form: Format) -> None:
+    with TemporaryDirectory() as named:
+        folder = Path(named)
+        folder.chmod(0o755)
+        write_folder(make.frames(invoices=[make.invoice()], debts=[make.debt()]), folder, form)
+        for name in ("invoices", "debts"):
+            (folder / f"{name}.{form}").chmod(0)
+        (folder / f"enterprises.{form}").chmod(0o644)
+        with nobody(), pytest.raises(UsageError) as refused:
+            read_folder(folder)
+        assert refused.value.exit_code == 2
+        assert refused.value.problems == tuple(
+            f"{name}.{form}: may not be read (Permission denied)" for name in ("invoices", "debts")
+        )
+        (folder / f"enterprises.{form}").write_bytes(b"")
+        (folder / f"enterprises.{form}").chmod(0o644)
+        with nobody():
+            said = "\n".join(problems(folder))
+        assert f"enterprises.{form}: is empty" in said
+        assert f"debts.{form}: may not be read" in said

@@ -1,0 +1,87 @@
+"""What must be said aloud beside figures, in Chinese and English, one sentence a line.
+
+Of a label that is no 12-month default, of a day that the model should not have known, and of facts that did not count
+because their rows are in quarantine.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+
+import polars as pl
+
+from data_contracts.checking import SEPARATOR
+from models.artefact import Manifest
+from models.sources.folder import Folder
+
+MOST_NAMED = 20
+
+
+def undated_defaults(undated: int, defaults: int, months: int) -> tuple[str, ...]:
+    """What is to be said of defaults of which nobody knows whether they fell within the horizon."""
+    if not undated:
+        return ()
+    said = (
+        f"{undated:,} of {defaults:,} defaults carry no date of their own; this is no {months}-month PD. "
+        f"{defaults:,}笔违约中{undated:,}笔没有日期,此处并非{months}个月违约概率。"
+    )
+    return (said,)
+
+
+def of_model(manifest: Manifest, as_of: date | None = None) -> tuple[str, ...]:
+    """Of a stored model: what its manifest says of the label, and whether the day looked from is before its own."""
+    return (*manifest.caveats, *before_training(manifest, as_of))
+
+
+def before_training(manifest: Manifest, as_of: date | None) -> tuple[str, ...]:
+    """A model scored on a day before its own was trained with what nobody could know on that day."""
+    if as_of is None or as_of >= date.fromisoformat(manifest.as_of):
+        return ()
+    said = (
+        f"the day looked from, {as_of}, is before the model's own training day {manifest.as_of}: it was trained with "
+        f"what was not known then. 基准日{as_of}早于模型训练日{manifest.as_of},模型使用了当时未知的信息。"
+    )
+    return (said,)
+
+
+def of_quarantine(found: Folder, folder: object) -> tuple[str, ...]:
+    """How many rows did not count, in which sources, and the enterprises that fell out with them; none: nothing."""
+    counts = {name: report.quarantined for name, report in found.reports.items() if report.quarantined}
+    if not counts:
+        return ()
+    lost = without_registry(found)
+    named = ", ".join(lost[:MOST_NAMED]) + (f" and {len(lost) - MOST_NAMED:,} more" if len(lost) > MOST_NAMED else "")
+    repeated = sum(report.duplicates for report in found.reports.values())
+    only = f"; {repeated:,} only repeat another row" if repeated else ""
+    rows = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    said = (
+        f"{sum(counts.values()):,} rows in quarantine ({rows}{only}), "
+        f"{len(lost):,} enterprises without a usable registry row{': ' if lost else ''}{named}; "
+        f"every rule broken: jifen data check {folder}"
+    )
+    return (said,)
+
+
+def without_registry(found: Folder) -> Sequence[str]:
+    """Credit codes that stand in quarantined rows of `enterprises` and in no good one, sorted."""
+    held = found.quarantined.get("enterprises")
+    if held is None:
+        return []
+    codes = held["uscc"].drop_nulls().unique()
+    return codes.filter(~codes.is_in(found.sources.enterprises["uscc"].unique().implode())).sort().to_list()
+
+
+def why_without_registry(found: Folder, uscc: str) -> list[str]:
+    """Row and broken rules of each quarantined registry row of an enterprise."""
+    held = found.quarantined.get("enterprises")
+    if held is None:
+        return []
+    file = found.reports["enterprises"].file
+    rows = held.filter(pl.col("uscc") == uscc).select("row", "rules")
+    return [f"{file} row {row}: {rules.replace(SEPARATOR, ', ')}" for row, rules in rows.iter_rows()]
+
+
+def quarantined_of(found: Folder, uscc: str) -> tuple[str, ...]:
+    """How many rows of one enterprise did not count, by source; none: nothing."""
+    counts = {name: rows.filter(pl.col("uscc") == uscc).height for name, rows in found.quarantined.items()}
+    named = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    return (f"rows of this enterprise in quarantine, which did not count 隔离的记录未计入: {named}",) if named else ()

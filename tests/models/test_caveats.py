@@ -1,0 +1,127 @@
+"""What must be said aloud: rows that did not count, defaults without a date, a day before the model's own."""
+
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from models.registry import shown
+from models.replay import run_file
+from models.sources.folder import read_folder
+from tests.api.test_exit_codes import assert_clear
+from tests.ground import Ground, done, ground, run
+
+NOT_A_PD = "carry no date of their own; this is no 12-month PD"
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Ground:
+    return ground().copy(tmp_path / "town")
+
+
+def edited(town: Ground, source: str, uscc: str, **columns: pl.Expr) -> int:
+    """Change every row of an enterprise; how many there were."""
+    path = town.park / f"{source}.parquet"
+    rows = pl.read_parquet(path)
+    its = pl.col("uscc") == uscc
+    rows.with_columns(
+        pl.when(its).then(value).otherwise(pl.col(name)).alias(name) for name, value in columns.items()
+    ).write_parquet(path)
+    return rows.filter(its).height
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_nothing_is_said_where_nothing_is_in_quarantine(town: Ground) -> None:
+    said = done(town.home, "score", town.park, "--out", town.root / "limits.parquet")
+    assert "quarantine" not in said
+    assert NOT_A_PD not in said
+
+
+def test_scoring_says_which_rows_did_not_count_and_names_the_firms_that_fell_out(town: Ground) -> None:
+    gone, doubted = (str(code) for code in town.limits["uscc"].sort()[:2])
+    broken = edited(town, "enterprises", gone, district=pl.lit("nowhere"))
+    debts = edited(town, "invoices", doubted, gross_fen=pl.col("gross_fen") + 7)
+    assert broken
+    assert debts
+    out = town.root / "limits.parquet"
+    said = flat(done(town.home, "score", town.park, "--out", out))
+    assert "199 decisions" in said
+    assert f"{broken + debts:,} rows in quarantine (enterprises {broken:,}, invoices {debts:,})" in said
+    assert f"1 enterprises without a usable registry row: {gone}" in said
+    assert f"jifen data check {town.park}" in said
+    page = flat(done(town.home, "explain", town.park, doubted))
+    assert f"in quarantine, which did not count 隔离的记录未计入: invoices {debts}" in page
+
+
+def test_an_enterprise_whose_registry_rows_are_bad_is_bad_data_and_an_unknown_one_bad_usage(town: Ground) -> None:
+    gone = str(town.limits["uscc"][0])
+    edited(town, "enterprises", gone, district=pl.lit("nowhere"))
+    ended = run(town.home, "explain", town.park, gone)
+    assert_clear(ended, 3, [f"no registry row of {gone} is usable", "enterprises.parquet row", "district"])
+    assert_clear(run(town.home, "explain", town.park, "91350211MA0000000X"), 2, ["no enterprise"])
+
+
+def test_a_folder_without_one_usable_firm_is_bad_data(town: Ground) -> None:
+    path = town.park / "enterprises.parquet"
+    pl.read_parquet(path).with_columns(district=pl.lit("nowhere")).write_parquet(path)
+    ended = run(town.home, "score", town.park, "--out", town.root / "new.parquet")
+    assert_clear(ended, 3, ["has a usable registry row", "200 enterprises without"])
+
+
+def test_training_says_which_outcomes_did_not_count(town: Ground) -> None:
+    good = read_folder(town.park).sources.loan_outcomes
+    one = str(good.filter(~pl.col("defaulted"))["uscc"].sort()[0])
+    edited(town, "loan_outcomes", one, defaulted_on=pl.col("observed_until"))
+    said = flat(done(town.home, "train", town.park, "--trials", "1"))
+    assert "1 rows in quarantine (loan_outcomes 1), 0 enterprises without a usable registry row" in said
+
+
+def test_undated_defaults_are_said_to_be_no_twelve_month_pd_by_every_command(town: Ground) -> None:
+    path = town.park / "loan_outcomes.parquet"
+    rows = pl.read_parquet(path)
+    defaults = rows["defaulted"].sum()
+    rows.with_columns(defaulted_on=pl.lit(None, pl.Date)).write_parquet(path)
+    trained = done(town.home, "train", town.park, "--trials", "1")
+    version = trained.split("challenger ")[-1].strip()
+    sentence = re.compile(rf"(\d+) of \1 defaults {NOT_A_PD}")
+    found = sentence.search(flat(trained))
+    assert found
+    assert int(found[1]) == defaults
+    manifest = json.loads(done(town.home, "models", "show", version))
+    assert manifest["undated"] == manifest["defaults"] == defaults
+    assert manifest["horizon"] == f"12 months, assumed of {defaults} defaults without a date"
+    assert sentence.search(" ".join(manifest["caveats"]))
+    out = town.root / "limits.parquet"
+    assert sentence.search(flat(done(town.home, "score", town.park, "--out", out, "--model", version)))
+    assert sentence.search(run_file(out).read_text(encoding="utf-8"))
+    page = done(town.home, "explain", town.park, str(town.best["uscc"]), "--model", version)
+    assert sentence.search(flat(page))
+
+
+def test_a_dated_label_needs_no_such_word(town: Ground) -> None:
+    manifest = shown(town.home, town.champion).manifest
+    assert (manifest.undated, manifest.caveats, manifest.horizon) == (0, (), "12 months")
+
+
+def test_a_day_before_the_models_own_is_warned_of_in_the_output_and_the_run(town: Ground) -> None:
+    out = town.root / "limits.parquet"
+    as_of = shown(town.home, town.champion).manifest.as_of
+    words = f"is before the model's own training day {as_of}"
+    assert words not in flat(done(town.home, "score", town.park, "--out", out))
+    assert words in flat(done(town.home, "score", town.park, "--out", out, "--as-of", "2026-01-01"))
+    assert words in run_file(out).read_text(encoding="utf-8")
+    assert words in flat(done(town.home, "explain", town.park, str(town.best["uscc"]), "--as-of", "2026-01-01"))
+    done(town.home, "replay", str(pl.read_parquet(out)["decision_id"][0]), "--from", out)
+
+
+def test_a_run_written_before_there_were_caveats_still_replays(town: Ground) -> None:
+    path = run_file(town.root / "limits.parquet")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    del stored["caveats"]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    done(town.home, "replay", str(town.best["decision_id"]), "--from", town.root / "limits.parquet")
