@@ -385,21 +385,22 @@ async def test_l4_a_restored_line_takes_no_room_that_stands_elsewhere(owner: Any
     uscc = await made.enterprise(owner, limit_fen=100_000)
     cut, other = await made.bank(owner), await made.bank(owner)
     facility = await made.facility(owner, uscc, cut, 60_000)
-    await status(owner, cut, facility, "reduced", 1)
+    await report(owner, cut, "report_drawdown", facility, 1_000)
+    await status(owner, cut, facility, "reduced", 1_000)
     if held_by == "money beyond another line":
         beside = await made.facility(owner, uscc, other, 40_000)
-        await report(owner, other, "report_drawdown", beside, 99_000)
-        left = 1_000
+        await report(owner, other, "report_drawdown", beside, 95_000)
+        left = 4_000
     elif held_by == "an unbound facility":
         await made.facility(owner, uscc, other, 90_000, quote_binds=False)
-        left = 10_000
+        left = 9_000
     else:
         await made.limit(owner, uscc, 100_000, scheme="second")
         await made.limit(owner, uscc, 10_000)
-        left = 10_000
+        left = 9_000
     await status(owner, cut, facility, "active")
     row = await owner.fetchrow("SELECT committed_fen, drawn_fen FROM hall.facility WHERE id = $1", facility)
-    assert tuple(row) == (left, 0)
+    assert tuple(row) == (left, 1_000)
     assert await broken_money(owner) == {}
 
 
