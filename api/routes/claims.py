@@ -164,7 +164,11 @@ async def decline_claim(claim_id: ClaimId, body: GiveUp, request: Request, calle
     )
 
 
-@router.post("/claims/{claim_id}/reject", response_model=Claimed, responses=problems("not-found", "illegal-transition"))
+@router.post(
+    "/claims/{claim_id}/reject",
+    response_model=Claimed,
+    responses=problems("not-found", "illegal-transition", "request-suspended"),
+)
 async def reject_claim(claim_id: ClaimId, body: GiveUp, request: Request, caller: Owner) -> Response:
     """The enterprise turns the bank away and goes back to broadcast without penalty (K6)."""
     return await act(request, caller, "reject_claim", body.model_dump() | {"claim_id": claim_id})
@@ -173,7 +177,7 @@ async def reject_claim(claim_id: ClaimId, body: GiveUp, request: Request, caller
 @router.post(
     "/claims/{claim_id}/extension",
     response_model=Claimed,
-    responses=problems("not-found", "illegal-transition", "extension-used"),
+    responses=problems("not-found", "illegal-transition", "extension-used", "request-suspended"),
 )
 async def agree_extension(claim_id: ClaimId, request: Request, caller: Owner) -> Response:
     """The enterprise agrees to one extension of the time for an offer (H3)."""

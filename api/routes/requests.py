@@ -140,7 +140,7 @@ async def draft_request(body: Draft, request: Request, caller: Intake) -> Respon
     response_model=Submitted,
     responses=problems(
         "not-found", "stale-version", "illegal-transition", "consent-missing", "duplicate-request", "quote-cap",
-        "validation", "engine-unavailable",
+        "validation", "engine-unavailable", "request-suspended",
     ),
 )  # fmt: skip
 async def submit_request(fr_id: FrId, body: Submission, request: Request, caller: Intake) -> Response:
@@ -200,7 +200,7 @@ async def withdraw_request(fr_id: FrId, body: Withdrawal, request: Request, call
     response_model=Moved,
     responses=problems(
         "not-found", "stale-version", "illegal-transition", "over-limit", "consent-missing", "consent-revoked",
-        "validation", "quote-expired",
+        "validation", "quote-expired", "request-suspended",
     ),
 )  # fmt: skip
 async def assist_request(
