@@ -125,8 +125,9 @@ async def test_a_refusal_behind_another_function_or_told_by_a_variable_is_found(
 
 async def test_a_line_that_is_settled_by_itself_leaves_its_state_by_an_edge_that_exists(owner: Connection) -> None:
     acts = await acts_of(owner)
-    listed = re.search(r"f\.state in \(([^)]*)\)", acts.texts["end_line_if_settled"])
-    assert listed is not None
-    states = set(listed[1].replace("'", "").split(", "))
+    found = re.search(r"f\.state in \(([^)]*)\)", acts.texts["end_line_if_settled"])
+    assert found is not None
+    states = set(re.findall(r"'(\w+)'", found[1]))
+    assert states
     (f9,) = [edge for edge in machines().facility.edges if edge.number == "F9"]
     assert states <= {source for source, target in f9.steps() if target == "settled"}
