@@ -27,7 +27,7 @@ comment on table hall.feed is 'body is the CloudEvent as every subscriber gets i
 comment on column hall.feed.portal is 'the portal''s client that speaks for the enterprise uscc';
 comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
 comment on column hall.feed.audience is 'numbers of the outlets at work of the round that it tells of, or of all outlets of the institution; null: it concerns neither, or its card is hidden';
-create index feed_time on hall.feed (tenant, published_at);
+create index feed_time on hall.feed (tenant, published_at, sequence);
 create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
 create index feed_portal on hall.feed (portal, sequence) where portal is not null;
 create index feed_institution on hall.feed (institution_id, sequence) where institution_id is not null;
@@ -368,12 +368,18 @@ declare
     kept integer;
 begin
     select * into strict me from hall.client where id = p_client;
-    insert into hall.poll_cursor (client_id, acknowledged_through)
-        select me.id, coalesce(max(f.sequence), 0) from hall.feed f
-        where f.tenant = me.tenant and f.published_at < greatest(me.created_at,
-            hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
-        on conflict do nothing;
-    select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for no key update;
+    select acknowledged_through into through from hall.poll_cursor where client_id = me.id for no key update;
+    if not found then
+        insert into hall.poll_cursor (client_id, acknowledged_through)
+            select me.id, coalesce((
+                select f.sequence from hall.feed f
+                -- The volatile clock is asked once, in a subselect, so that the index serves.
+                where f.tenant = me.tenant and f.published_at < (select greatest(me.created_at,
+                    hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer)))
+                order by f.published_at desc, f.sequence desc limit 1), 0)
+            on conflict do nothing;
+        select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for no key update;
+    end if;
     insert into hall.event_ack (client_id, sequence, acknowledged_at, error)
         select me.id, f.sequence, hall.hall_now(), max(one.error)
         from unnest(p_ids, p_errors) as one (id, error) join hall.feed f on f.event_id = one.id
