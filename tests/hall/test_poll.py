@@ -214,7 +214,10 @@ async def test_a_read_that_takes_too_long_is_told_to_come_again(hall: Hall, path
     uscc = await made.enterprise(hall.owner)
     _, client = await bank_of(hall)
     body = {POLL: {}, "/v1/limits/query": {"usccs": [uscc], "purpose": "park-risk-warning"}}[path]
-    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    cancel = """
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """
     async with hall.owner.transaction():
         await hall.owner.execute("LOCK TABLE hall.poll_cursor, hall.consent IN ACCESS EXCLUSIVE MODE")
         asked = asyncio.create_task(client.post(path, body))
