@@ -47,6 +47,17 @@ comment on column hall.feed_state.published_below is 'every event of a transacti
 comment on column hall.feed_state.unfinished is 'a transaction with more events than one pass publishes: those up to the number unfinished_after are in the feed, the others come next';
 insert into hall.feed_state (tenant) values ('default');
 
+create table hall.unpublishable (
+    event_id uuid primary key references hall.event,
+    sqlstate text not null check (sqlstate ~ '^[0-9A-Z]{5}$'),
+    message text not null,
+    at timestamptz not null,
+    handled_at timestamptz
+);
+comment on table hall.unpublishable is 'events whose publication raised a fault of their own: in the feed they are without data, for the enterprise alone; the sweeper brings each before a person';
+comment on column hall.unpublishable.message is 'the fault''s own sentence without what it may quote of a row';
+create index unpublishable_open on hall.unpublishable (at) where handled_at is null;
+
 create view hall.unpublished as
     select e.* from hall.event e where not exists (select 1 from hall.feed f where f.event_id = e.id);
 
@@ -111,6 +122,54 @@ begin
         order by one.place;
 end $$;
 
+create function hall.plain_fault(p_sqlstate text, p_message text) returns text language sql immutable as $$
+    -- A fault's sentence without what it may quote of a row: one of class 22 quotes the value that was wrong, and any may
+    -- name an enterprise.
+    select left(regexp_replace(
+        case when p_sqlstate like '22%' then regexp_replace(p_message, '"[^"]*"?', '"…"', 'g') else p_message end,
+        '[0-9A-Z]{18}', '…', 'g'), 500)
+$$;
+
+create function hall.append_bare(
+    p_event uuid, p_place bigint, p_epoch integer, p_at timestamptz, p_sqlstate text, p_message text
+) returns void language sql as $$
+    -- Gives an event that cannot be published as it is its place all the same, without data, for the enterprise alone or
+    -- for nobody: the feed has no gap (V2) and nobody waits for it.
+    insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, body)
+        select e.tenant, p_place, p_epoch, e.id, p_at, e.type, e.subject, e.uscc, firm.portal,
+            jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant, 'type', e.type,
+                'subject', e.subject, 'time', hall.iso(e.at), 'stream', 'hall', 'epoch', p_epoch::text,
+                'sequence', lpad(p_place::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
+                'actor', e.actor_role)::text
+        from hall.event e left join hall.enterprise firm on firm.uscc = e.uscc where e.id = p_event;
+    insert into hall.unpublishable (event_id, sqlstate, message, at)
+        values (p_event, p_sqlstate, hall.plain_fault(p_sqlstate, p_message), p_at)
+$$;
+
+create function hall.publish(p_events uuid[], p_head bigint, p_epoch integer, p_at timestamptz) returns integer
+language plpgsql as $$
+-- Publishes these events as append_to_feed does, and says how many could not be: one that raises a fault of its own
+-- (found by halving, each half undone as a whole when it fails) holds no other up. A transient fault goes up as it came.
+declare
+    half integer := cardinality(p_events) / 2;
+    fault text;
+    said text;
+begin
+    begin
+        perform hall.append_to_feed(p_events, p_head, p_epoch, p_at);
+        return 0;
+    exception when others or assert_failure then
+        get stacked diagnostics fault = returned_sqlstate, said = message_text;
+        if hall.is_transient(fault) then raise; end if;
+    end;
+    if half = 0 then
+        perform hall.append_bare(p_events[1], p_head + 1, p_epoch, p_at, fault, said);
+        return 1;
+    end if;
+    return hall.publish(p_events[:half], p_head, p_epoch, p_at)
+        + hall.publish(p_events[half + 1:], p_head + half, p_epoch, p_at);
+end $$;
+
 create function hall.follows_unpublished(p_transaction xid8, p_chosen xid8[]) returns boolean language sql volatile as $$
     -- Whether another transaction's event comes before one of this transaction's, of the same subject, and is neither
     -- told yet nor chosen to be told before it.
@@ -123,14 +182,16 @@ $$;
 
 create function hall.sequence_feed(
     p_tenant text, p_limit integer, p_portion integer default 5000,
-    out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint
+    out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint,
+    out unpublishable integer
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
 -- One pass of the sequencer: publishes about p_limit events, if no other process is at it. A transaction's events stay
 -- together, up to p_portion of them; the rest of a greater one comes with the passes that follow, before anything else.
 -- Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with a lower
 -- place (V2). Among them transactions go by their last event, since who waited for another's lock wrote after it though
 -- its transaction id may be the lower one; and who wrote after one that is not below the xmin yet, or not wholly told,
--- waits with it (V4). `waiting`: events are left, for the next pass or for a transaction that is still running.
+-- waits with it (V4). `waiting`: events are left, for the next pass or for a transaction that is still running;
+-- `unpublishable`: how many of the published could not be as they are (see hall.publish).
 declare
     standing record;
     lower_edge xid8;
@@ -142,6 +203,7 @@ declare
     due uuid[] := '{}';
 begin
     published := 0;
+    unpublishable := 0;
     leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
     if not leads then return; end if;
     select s.*, pg_snapshot_xmin(pg_current_snapshot()) as horizon into strict standing
@@ -187,7 +249,7 @@ begin
             select e.audience_fr, e.audience_round from hall.event e where e.id = any (due))
         order by r.fr_id, r.n for no key update;
     moment := hall.hall_now();
-    if published > 0 then perform hall.append_to_feed(due, head, epoch, moment); end if;
+    if published > 0 then unpublishable := hall.publish(due, head, epoch, moment); end if;
     head := head + published;
     select min(e.at) as at into one from (select at from hall.event
         where transaction_id = standing.unfinished and no > standing.unfinished_after order by no limit 1) as e;
@@ -457,5 +519,5 @@ revoke execute on function hall.sequence_feed(text, integer, integer), hall.begi
 grant execute on function hall.sequence_feed(text, integer, integer), hall.put_subscription(jsonb, jsonb),
     hall.keep_positions(text[], text[], text[], bigint[]),
     hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) to jifen_service;
-grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack,
+grant select on hall.feed, hall.feed_state, hall.unpublished, hall.unpublishable, hall.subscription, hall.poll_cursor, hall.event_ack,
     hall.read_position to jifen_service;
