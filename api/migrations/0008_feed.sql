@@ -62,10 +62,17 @@ create view hall.unpublished as
     select e.* from hall.event e where not exists (select 1 from hall.feed f where f.event_id = e.id);
 
 create function hall.open_announced_round(p_fr text, p_n integer, p_at timestamptz) returns void language plpgsql as $$
--- F1: the gate opens so long after publication, and not before people work. The round's lock is held.
-declare opens timestamptz := p_at + make_interval(secs => hall.setting('gate_ms') / 1000.0);
+-- F1: the gate opens so long after publication, and not before people work. Gates that wait for the morning are spread
+-- over its first seconds, or all that came in a night would close at one instant too (S3). The round's lock is held.
+declare
+    ready timestamptz := p_at + make_interval(secs => hall.setting('gate_ms') / 1000.0);
+    opens timestamptz := ready;
 begin
-    if hall.setting('gate_waits_for_working_time') = 1 then opens := hall.next_working_time(opens); end if;
+    if hall.setting('gate_waits_for_working_time') = 1 then opens := hall.next_working_time(ready); end if;
+    if opens > ready then
+        opens := opens + make_interval(secs => mod(abs(hashtext(p_fr || '/' || p_n)::bigint),
+            1 + hall.setting('gate_spread_ms')) / 1000.0);
+    end if;
     update hall.round set state = 'open', published_at = p_at, opens_at = opens,
             closes_at = hall.add_working_minutes(opens, hall.setting('round_minutes'))
         where fr_id = p_fr and n = p_n and state = 'announced';

@@ -200,7 +200,7 @@ create function hall.fire_event(p_id uuid) returns text language plpgsql as $$
 -- Brings an event that could not be published before a person. Was it the card of a round that is not shown since, the
 -- round is closed and the request goes to the case manager: no bank can see what it could claim. Its row's lock is held.
 declare
-    at timestamptz;
+    moment timestamptz;
     told record;
     fr hall.financing_request;
 begin
@@ -209,20 +209,20 @@ begin
     if told.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
         perform 1 from hall.round where fr_id = told.audience_fr and n = told.audience_round for no key update;
         fr := hall.locked_request(told.audience_fr);
-        at := hall.hall_now();
+        moment := hall.hall_now();
         if fr.is_suspended then return 'late'; end if;
         if fr.state = 'broadcast' and exists (select 1 from hall.round where fr_id = fr.id and n = told.audience_round
                 and state in ('announced', 'open') and coalesce(published_at, told.at) <= told.at) then
-            perform hall.end_live_round(fr.id, at);
-            perform hall.move_request(fr.id, 'T11', 'assisted', 'system', at,
+            perform hall.end_live_round(fr.id, moment);
+            perform hall.move_request(fr.id, 'T11', 'assisted', 'system', moment,
                 jsonb_build_object('hindrance', 'card-unpublishable'), hall.setting('assisted_minutes'));
-            perform hall.open_case('assisted', 'fr/' || fr.id, 'its card could not be published', at);
+            perform hall.open_case('assisted', 'fr/' || fr.id, 'its card could not be published', moment);
         end if;
     end if;
-    at := hall.hall_now();
+    moment := hall.hall_now();
     perform hall.open_case('event-unpublishable', 'event/' || p_id,
-        told.type || ' of ' || told.subject || ' is in the feed without its data: SQLSTATE ' || told.sqlstate, at);
-    update hall.unpublishable set handled_at = fire_event.at where event_id = p_id;
+        told.type || ' of ' || told.subject || ' is in the feed without its data: SQLSTATE ' || told.sqlstate, moment);
+    update hall.unpublishable set handled_at = moment where event_id = p_id;
     return 'event unpublishable';
 end $$;
 
@@ -268,13 +268,29 @@ begin
     return 'due no longer';
 end $$;
 
-create function hall.sweep() returns text language plpgsql security definer set search_path = hall, pg_temp as $$
+create function hall.sweep(p_first integer default 0) returns text
+language plpgsql security definer set search_path = hall, pg_temp as $$
 -- Fires one deadline and says which, or null when nothing is due; 'stuck <subject> <sqlstate>' for one that could not be
--- fired. Each call is its own transaction.
+-- fired. Each call is its own transaction. p_first, counted on from call to call, is the kind that is looked for first, so
+-- that many of one kind that are due at once let the others have their turn.
+declare
+    kinds constant integer := 7;
+    fired text;
 begin
     perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_idle_claim(), hall.sweep_round(), hall.sweep_request(),
-        hall.sweep_facility(), hall.sweep_event(), hall.sweep_stuck());
+    for i in 0 .. kinds - 1 loop
+        case (p_first + i) % kinds
+            when 0 then fired := hall.sweep_claim();
+            when 1 then fired := hall.sweep_round();
+            when 2 then fired := hall.sweep_request();
+            when 3 then fired := hall.sweep_facility();
+            when 4 then fired := hall.sweep_idle_claim();
+            when 5 then fired := hall.sweep_event();
+            when 6 then fired := hall.sweep_stuck();
+        end case;
+        if fired is not null then return fired; end if;
+    end loop;
+    return null;
 end $$;
 
 create function hall.recompute_provisional() returns integer language plpgsql as $$
@@ -309,8 +325,8 @@ begin
     return total + changed;
 end $$;
 
-revoke execute on function hall.sweep() from public;
+revoke execute on function hall.sweep(integer) from public;
 revoke execute on function hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text) from public;
 revoke execute on function hall.seen(text, text, text, text, bytea) from public;
-grant execute on function hall.sweep(), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text),
+grant execute on function hall.sweep(integer), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text),
     hall.seen(text, text, text, text, bytea) to jifen_service;

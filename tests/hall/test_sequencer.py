@@ -411,9 +411,18 @@ async def test_f1_a_request_of_the_night_waits_for_the_morning(owner: Owner) -> 
     beijing = ZoneInfo("Asia/Shanghai")
     night = datetime(2026, 11, 23, 22, 30, tzinfo=beijing)
     await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', $1)", night - datetime.now(beijing))
+    requests = [await announce(owner) for _ in range(5)]
+    await publish_all(owner)
+    opens = [(await round_of(owner, fr))["opens_at"] for fr in requests]
+    nine = datetime(2026, 11, 24, 9, tzinfo=beijing)
+    assert all(nine <= one <= nine + timedelta(seconds=60) for one in opens)
+    assert len(set(opens)) == 5, "rounds of one night neither open nor close at one instant"
+    closes = [(await round_of(owner, fr))["closes_at"] for fr in requests]
+    assert [one - timedelta(hours=4) for one in closes] == opens
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'gate_spread_ms'")
     fr = await announce(owner)
     await publish_all(owner)
-    assert (await round_of(owner, fr))["opens_at"] == datetime(2026, 11, 24, 9, tzinfo=beijing)
+    assert (await round_of(owner, fr))["opens_at"] == nine
 
 
 async def test_f1_a_request_withdrawn_before_its_card_was_out_shows_it_to_nobody(owner: Owner) -> None:
