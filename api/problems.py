@@ -34,6 +34,13 @@ _BUSY = (
     ConnectionError,
     TimeoutError,
 )
+_UNDONE = (
+    asyncpg.QueryCanceledError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+"""The server's word that it ended a statement and undid it."""
 _RETRY_AFTER = {"overloaded": 1, "maintenance": 30, "idempotency-in-flight": 1, "engine-unavailable": 5}
 
 
@@ -105,7 +112,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
     if isinstance(error, asyncpg.PostgresError) and is_refusal(error):
         return refused(error)
     # What changes nothing may be sent again; for the rest it is honest to say that the effect is unknown.
-    if request.method in _SAFE and out_of_reach(error):
+    if isinstance(error, _UNDONE) or (request.method in _SAFE and out_of_reach(error)):
         return Problem("overloaded")
     return Problem("internal")
 

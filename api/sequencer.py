@@ -33,6 +33,10 @@ PASS_SECONDS = STATEMENT_SECONDS + 5.0
 """Longer than the session's time-outs: a pass that takes as long has lost its server."""
 
 _PUBLISHED = Counter("jifen_feed_published", "Events that this process gave a place in the feed", registry=REGISTRY)
+_UNPUBLISHABLE = Counter(
+    "jifen_events_unpublishable", "Events that this process published without data, for a fault of their own",
+    registry=REGISTRY,
+)  # fmt: skip
 _LAG = Gauge(
     "jifen_feed_lag_seconds", "Age of the oldest committed event that is not in the feed, as the leader saw it",
     registry=REGISTRY, multiprocess_mode="livemax",
@@ -52,6 +56,7 @@ class Pass:
         head: the last place given out.
         waiting: events are left, for the next pass or behind a transaction that is still running.
         lag_ms: age of the oldest of them.
+        unpublishable: how many of the published went out without data, since a fault of their own came in the way.
     """
 
     leads: bool
@@ -60,6 +65,7 @@ class Pass:
     head: int | None
     waiting: bool | None
     lag_ms: int | None
+    unpublishable: int
 
 
 async def sequenced(connection: Connection, tenant: str = TENANT, limit: int = BATCH, portion: int = PORTION) -> Pass:
@@ -92,6 +98,9 @@ async def _passes(connection: Connection, acted: asyncio.Event) -> None:
         acted.clear()
         done = await sequenced(connection)
         _PUBLISHED.inc(done.published)
+        if done.unpublishable:
+            _UNPUBLISHABLE.inc(done.unpublishable)
+            log.error("events cannot be published as they are", count=done.unpublishable)
         _LAG.set((done.lag_ms or 0) / 1000)
         most = BUSY_PAUSE_SECONDS if done.waiting else IDLE_PAUSE_SECONDS
         pause = LEAST_PAUSE_SECONDS if done.published else min(pause * 1.5, most)

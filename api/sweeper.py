@@ -6,8 +6,10 @@ the next one follows.
 """
 
 import asyncio
+from asyncio import TaskGroup
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 0.5
 """Short enough for a deadline to fire at most 2 s late at the 99th percentile."""
 
+SWEEPERS = 3
+"""Connections of a process that fire what is due at once."""
+TURNS = 7
+"""Kinds of deadlines, as `hall.sweep` counts them."""
+
 _STUCK = Gauge(
     "jifen_deadlines_stuck", "Deadlines that could not be fired and wait for another try",
     registry=REGISTRY, multiprocess_mode="livemax",
@@ -32,17 +39,33 @@ log = structlog.get_logger()
 
 
 async def swept(pool: Pool) -> AsyncGenerator[str]:
-    """Fire all that is due now, one transaction each, and say what was fired; see `hall.sweep`.
+    """Fire all that is due now, one transaction each, the kinds by turns, and say what was fired; see `hall.sweep`.
 
     Raises:
         Overloaded: the database is out of reach; what was fired until then stays fired.
     """
-    while (what := await in_transaction(pool, lambda c: c.fetchval("SELECT hall.sweep()"))) is not None:
+    for turn in count():
+
+        async def fire(connection: Connection, first: int = turn) -> str | None:
+            return await connection.fetchval("SELECT hall.sweep($1)", first % TURNS)
+
+        what = await in_transaction(pool, fire)
+        if what is None:
+            return
         yield what
 
 
 async def sweep(service: "Service") -> None:
-    """Sweep until the service closes; a database out of reach is waited for."""
+    """Sweep until the service closes, over several connections at once; a database out of reach is waited for.
+
+    A row belongs to one of them, and one that waits for a lock holds no other up.
+    """
+    async with TaskGroup() as sweepers:
+        for _ in range(SWEEPERS):
+            sweepers.create_task(_sweep(service))
+
+
+async def _sweep(service: "Service") -> None:
     while not service.closing.is_set():
         try:
             await _pass(service.pool)

@@ -193,6 +193,8 @@ comment on table hall.correction is 'what a drawdown or repayment should have sa
 create index correction_corrects on hall.correction (institution_id, corrects);
 call hall.append_only('hall.correction');
 
+create index drawdown_day on hall.drawdown (institution_id, drawn_on) where state = 'confirmed';
+create index repayment_day on hall.repayment (institution_id, repaid_on);
 create view hall.money_moved as
     -- Each movement of money as it is known today, corrections counted.
     select m.facility_id, m.institution_id, m.kind, m.bank_ref, m.day, m.paid_by,
@@ -366,11 +368,14 @@ create table hall.reconciliation (
     institution_id text not null references hall.institution,
     day_from date not null,
     day_to date not null check (day_to >= day_from),
+    after_ref text,
+    through_ref text,
     differences integer not null check (differences >= 0),
     at timestamptz not null,
     reported_by text not null,
     cause uuid
 );
+comment on column hall.reconciliation.after_ref is 'with through_ref: of which references the list is, in the order of bytes, the first bound not counted; null: of all';
 create table hall.reconciliation_line (
     reconciliation_id text not null references hall.reconciliation,
     bank_ref text not null,

@@ -27,7 +27,7 @@ comment on table hall.feed is 'body is the CloudEvent as every subscriber gets i
 comment on column hall.feed.portal is 'the portal''s client that speaks for the enterprise uscc';
 comment on column hall.feed.outlet_no is 'whose claim it tells of; a client bound to one outlet reads no other of its institution';
 comment on column hall.feed.audience is 'numbers of the outlets at work of the round that it tells of, or of all outlets of the institution; null: it concerns neither, or its card is hidden';
-create index feed_time on hall.feed (tenant, published_at);
+create index feed_time on hall.feed (tenant, published_at, sequence);
 create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
 create index feed_portal on hall.feed (portal, sequence) where portal is not null;
 create index feed_institution on hall.feed (institution_id, sequence) where institution_id is not null;
@@ -47,14 +47,32 @@ comment on column hall.feed_state.published_below is 'every event of a transacti
 comment on column hall.feed_state.unfinished is 'a transaction with more events than one pass publishes: those up to the number unfinished_after are in the feed, the others come next';
 insert into hall.feed_state (tenant) values ('default');
 
+create table hall.unpublishable (
+    event_id uuid primary key references hall.event,
+    sqlstate text not null check (sqlstate ~ '^[0-9A-Z]{5}$'),
+    message text not null,
+    at timestamptz not null,
+    handled_at timestamptz
+);
+comment on table hall.unpublishable is 'events whose publication raised a fault of their own: in the feed they are without data, for the enterprise alone; the sweeper brings each before a person';
+comment on column hall.unpublishable.message is 'the fault''s own sentence without what it may quote of a row';
+create index unpublishable_open on hall.unpublishable (at) where handled_at is null;
+
 create view hall.unpublished as
     select e.* from hall.event e where not exists (select 1 from hall.feed f where f.event_id = e.id);
 
 create function hall.open_announced_round(p_fr text, p_n integer, p_at timestamptz) returns void language plpgsql as $$
--- F1: the gate opens so long after publication, and not before people work. The round's lock is held.
-declare opens timestamptz := p_at + make_interval(secs => hall.setting('gate_ms') / 1000.0);
+-- F1: the gate opens so long after publication, and not before people work. Gates that wait for the morning are spread
+-- over its first seconds, or all that came in a night would close at one instant too (S3). The round's lock is held.
+declare
+    ready timestamptz := p_at + make_interval(secs => hall.setting('gate_ms') / 1000.0);
+    opens timestamptz := ready;
 begin
-    if hall.setting('gate_waits_for_working_time') = 1 then opens := hall.next_working_time(opens); end if;
+    if hall.setting('gate_waits_for_working_time') = 1 then opens := hall.next_working_time(ready); end if;
+    if opens > ready then
+        opens := opens + make_interval(secs => mod(abs(hashtext(p_fr || '/' || p_n)::bigint),
+            1 + hall.setting('gate_spread_ms')) / 1000.0);
+    end if;
     update hall.round set state = 'open', published_at = p_at, opens_at = opens,
             closes_at = hall.add_working_minutes(opens, hall.setting('round_minutes'))
         where fr_id = p_fr and n = p_n and state = 'announced';
@@ -111,6 +129,54 @@ begin
         order by one.place;
 end $$;
 
+create function hall.plain_fault(p_sqlstate text, p_message text) returns text language sql immutable as $$
+    -- A fault's sentence without what it may quote of a row: one of class 22 quotes the value that was wrong, and any may
+    -- name an enterprise.
+    select left(regexp_replace(
+        case when p_sqlstate like '22%' then regexp_replace(p_message, '"[^"]*"?', '"…"', 'g') else p_message end,
+        '[0-9A-Z]{18}', '…', 'g'), 500)
+$$;
+
+create function hall.append_bare(
+    p_event uuid, p_place bigint, p_epoch integer, p_at timestamptz, p_sqlstate text, p_message text
+) returns void language sql as $$
+    -- Gives an event that cannot be published as it is its place all the same, without data, for the enterprise alone or
+    -- for nobody: the feed has no gap (V2) and nobody waits for it.
+    insert into hall.feed (tenant, sequence, epoch, event_id, published_at, type, subject, uscc, portal, body)
+        select e.tenant, p_place, p_epoch, e.id, p_at, e.type, e.subject, e.uscc, firm.portal,
+            jsonb_build_object('specversion', '1.0', 'id', e.id, 'source', '/tenants/' || e.tenant, 'type', e.type,
+                'subject', e.subject, 'time', hall.iso(e.at), 'stream', 'hall', 'epoch', p_epoch::text,
+                'sequence', lpad(p_place::text, 20, '0'), 'subjectsequence', e.subject_sequence::text,
+                'actor', e.actor_role)::text
+        from hall.event e left join hall.enterprise firm on firm.uscc = e.uscc where e.id = p_event;
+    insert into hall.unpublishable (event_id, sqlstate, message, at)
+        values (p_event, p_sqlstate, hall.plain_fault(p_sqlstate, p_message), p_at)
+$$;
+
+create function hall.publish(p_events uuid[], p_head bigint, p_epoch integer, p_at timestamptz) returns integer
+language plpgsql as $$
+-- Publishes these events as append_to_feed does, and says how many could not be: one that raises a fault of its own
+-- (found by halving, each half undone as a whole when it fails) holds no other up. A transient fault goes up as it came.
+declare
+    half integer := cardinality(p_events) / 2;
+    fault text;
+    said text;
+begin
+    begin
+        perform hall.append_to_feed(p_events, p_head, p_epoch, p_at);
+        return 0;
+    exception when others or assert_failure then
+        get stacked diagnostics fault = returned_sqlstate, said = message_text;
+        if hall.is_transient(fault) then raise; end if;
+    end;
+    if half = 0 then
+        perform hall.append_bare(p_events[1], p_head + 1, p_epoch, p_at, fault, said);
+        return 1;
+    end if;
+    return hall.publish(p_events[:half], p_head, p_epoch, p_at)
+        + hall.publish(p_events[half + 1:], p_head + half, p_epoch, p_at);
+end $$;
+
 create function hall.follows_unpublished(p_transaction xid8, p_chosen xid8[]) returns boolean language sql volatile as $$
     -- Whether another transaction's event comes before one of this transaction's, of the same subject, and is neither
     -- told yet nor chosen to be told before it.
@@ -123,14 +189,16 @@ $$;
 
 create function hall.sequence_feed(
     p_tenant text, p_limit integer, p_portion integer default 5000,
-    out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint
+    out leads boolean, out published integer, out epoch integer, out head bigint, out waiting boolean, out lag_ms bigint,
+    out unpublishable integer
 ) language plpgsql security definer set search_path = hall, pg_temp as $$
 -- One pass of the sequencer: publishes about p_limit events, if no other process is at it. A transaction's events stay
 -- together, up to p_portion of them; the rest of a greater one comes with the passes that follow, before anything else.
 -- Only transactions below the snapshot's xmin are read: all of them have ended, so none can appear later with a lower
 -- place (V2). Among them transactions go by their last event, since who waited for another's lock wrote after it though
 -- its transaction id may be the lower one; and who wrote after one that is not below the xmin yet, or not wholly told,
--- waits with it (V4). `waiting`: events are left, for the next pass or for a transaction that is still running.
+-- waits with it (V4). `waiting`: events are left, for the next pass or for a transaction that is still running;
+-- `unpublishable`: how many of the published could not be as they are (see hall.publish).
 declare
     standing record;
     lower_edge xid8;
@@ -142,6 +210,7 @@ declare
     due uuid[] := '{}';
 begin
     published := 0;
+    unpublishable := 0;
     leads := pg_try_advisory_xact_lock(5202608, hashtext(p_tenant));
     if not leads then return; end if;
     select s.*, pg_snapshot_xmin(pg_current_snapshot()) as horizon into strict standing
@@ -187,7 +256,7 @@ begin
             select e.audience_fr, e.audience_round from hall.event e where e.id = any (due))
         order by r.fr_id, r.n for no key update;
     moment := hall.hall_now();
-    if published > 0 then perform hall.append_to_feed(due, head, epoch, moment); end if;
+    if published > 0 then unpublishable := hall.publish(due, head, epoch, moment); end if;
     head := head + published;
     select min(e.at) as at into one from (select at from hall.event
         where transaction_id = standing.unfinished and no > standing.unfinished_after order by no limit 1) as e;
@@ -368,12 +437,18 @@ declare
     kept integer;
 begin
     select * into strict me from hall.client where id = p_client;
-    insert into hall.poll_cursor (client_id, acknowledged_through)
-        select me.id, coalesce(max(f.sequence), 0) from hall.feed f
-        where f.tenant = me.tenant and f.published_at < greatest(me.created_at,
-            hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer))
-        on conflict do nothing;
-    select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for no key update;
+    select acknowledged_through into through from hall.poll_cursor where client_id = me.id for no key update;
+    if not found then
+        insert into hall.poll_cursor (client_id, acknowledged_through)
+            select me.id, coalesce((
+                select f.sequence from hall.feed f
+                -- The volatile clock is asked once, in a subselect, so that the index serves.
+                where f.tenant = me.tenant and f.published_at < (select greatest(me.created_at,
+                    hall.hall_now() - make_interval(days => hall.setting('retention_days')::integer)))
+                order by f.published_at desc, f.sequence desc limit 1), 0)
+            on conflict do nothing;
+        select acknowledged_through into strict through from hall.poll_cursor where client_id = me.id for no key update;
+    end if;
     insert into hall.event_ack (client_id, sequence, acknowledged_at, error)
         select me.id, f.sequence, hall.hall_now(), max(one.error)
         from unnest(p_ids, p_errors) as one (id, error) join hall.feed f on f.event_id = one.id
@@ -451,5 +526,5 @@ revoke execute on function hall.sequence_feed(text, integer, integer), hall.begi
 grant execute on function hall.sequence_feed(text, integer, integer), hall.put_subscription(jsonb, jsonb),
     hall.keep_positions(text[], text[], text[], bigint[]),
     hall.acknowledge(text, integer[], text, text, text, uuid[], text[]) to jifen_service;
-grant select on hall.feed, hall.feed_state, hall.unpublished, hall.subscription, hall.poll_cursor, hall.event_ack,
+grant select on hall.feed, hall.feed_state, hall.unpublished, hall.unpublishable, hall.subscription, hall.poll_cursor, hall.event_ack,
     hall.read_position to jifen_service;

@@ -2,7 +2,7 @@
 
 -- A fault of one row must not stop every later deadline: it is caught, kept here, shown to a person, and tried again later.
 create table hall.stuck_deadline (
-    subject text primary key check (subject ~ '^(claim|idle-claim|round|fr|facility|drawdown|revocation|case)/'),
+    subject text primary key check (subject ~ '^(claim|idle-claim|round|fr|facility|drawdown|revocation|case|event)/'),
     attempts integer not null default 1 check (attempts > 0),
     stuck_since timestamptz not null,
     retry_at timestamptz not null,
@@ -22,14 +22,11 @@ create function hall.waits_stuck(p_subject text) returns boolean language sql vo
 $$;
 
 create function hall.stick(p_subject text, p_sqlstate text, p_message text) returns text language plpgsql as $$
--- Keeps a fault and puts the next try off: 5 s after the first, then twice as long each time, an hour at most. A message
--- of class 22 quotes the value that was wrong, and any may name an enterprise.
+-- Keeps a fault and puts the next try off: 5 s after the first, then twice as long each time, an hour at most.
 declare at timestamptz := hall.hall_now();
 begin
     insert into hall.stuck_deadline as s (subject, stuck_since, retry_at, sqlstate, message)
-        values (p_subject, at, at + interval '5 s', p_sqlstate, left(regexp_replace(
-            case when p_sqlstate like '22%' then regexp_replace(p_message, '"[^"]*"?', '"…"', 'g') else p_message end,
-            '[0-9A-Z]{18}', '…', 'g'), 500))
+        values (p_subject, at, at + interval '5 s', p_sqlstate, hall.plain_fault(p_sqlstate, p_message))
         on conflict (subject) do update set attempts = s.attempts + 1,
             retry_at = at + least(interval '5 s' * 2 ^ least(s.attempts, 10), interval '1 hour'),
             sqlstate = excluded.sqlstate, message = excluded.message;
@@ -65,6 +62,7 @@ begin
             when 'drawdown' then fired := hall.fire_drawdown(id);
             when 'revocation' then fired := hall.fire_revocation(id);
             when 'case' then fired := hall.fire_case(id);
+            when 'event' then fired := hall.fire_event(id::uuid);
         end case;
     exception when others or assert_failure then
         get stacked diagnostics fault = returned_sqlstate, said = message_text;
@@ -231,6 +229,49 @@ begin
     return hall.fire('case/' || due);
 end $$;
 
+create function hall.fire_event(p_id uuid) returns text language plpgsql as $$
+-- Brings an event that could not be published before a person. Was it the card of a round that is not shown since, the
+-- round is closed and the request goes to the case manager: no bank can see what it could claim. Its row's lock is held.
+declare
+    moment timestamptz;
+    told record;
+    fr hall.financing_request;
+begin
+    select u.at, u.sqlstate, e.type, e.subject, e.audience_fr, e.audience_round into strict told
+        from hall.unpublishable u join hall.event e on e.id = u.event_id where u.event_id = p_id;
+    if told.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') then
+        perform 1 from hall.round where fr_id = told.audience_fr and n = told.audience_round for no key update;
+        fr := hall.locked_request(told.audience_fr);
+        moment := hall.hall_now();
+        if fr.is_suspended then return 'late'; end if;
+        if fr.state = 'broadcast' and exists (select 1 from hall.round where fr_id = fr.id and n = told.audience_round
+                and state in ('announced', 'open') and coalesce(published_at, told.at) <= told.at) then
+            perform hall.end_live_round(fr.id, moment);
+            perform hall.move_request(fr.id, 'T11', 'assisted', 'system', moment,
+                jsonb_build_object('hindrance', 'card-unpublishable'), hall.setting('assisted_minutes'));
+            perform hall.open_case('assisted', 'fr/' || fr.id, 'its card could not be published', moment);
+        end if;
+    end if;
+    moment := hall.hall_now();
+    perform hall.open_case('event-unpublishable', 'event/' || p_id,
+        told.type || ' of ' || told.subject || ' is in the feed without its data: SQLSTATE ' || told.sqlstate, moment);
+    update hall.unpublishable set handled_at = moment where event_id = p_id;
+    return 'event unpublishable';
+end $$;
+
+create function hall.sweep_event() returns text language plpgsql as $$
+-- Brings one event that could not be published before a person; null when there is none. Not in the sequencer's pass, which
+-- waits for no request.
+declare due uuid;
+begin
+    select u.event_id into due
+        from hall.unpublishable u join hall.event e on e.id = u.event_id
+            left join hall.financing_request f on f.id = e.audience_fr
+        where u.handled_at is null and not coalesce(f.is_suspended, false) and not hall.waits_stuck('event/' || u.event_id)
+        order by u.at limit 1 for update of u skip locked;
+    return hall.fire('event/' || due);
+end $$;
+
 create function hall.is_due(p_subject text) returns boolean language sql volatile as $$
     select coalesce(hall.hall_now() >= case split_part(p_subject, '/', 1)
         when 'claim' then (select deadline from hall.claim where id = split_part(p_subject, '/', 2))
@@ -247,6 +288,8 @@ create function hall.is_due(p_subject text) returns boolean language sql volatil
             where consent_id = split_part(p_subject, '/', 2))
         when 'case' then (select due_at from hall.hall_case
             where id = split_part(p_subject, '/', 2) and closed_at is null and overdue_at is null)
+        when 'event' then (select at from hall.unpublishable
+            where event_id = split_part(p_subject, '/', 2)::uuid and handled_at is null)
         end, false)
 $$;
 
@@ -262,13 +305,30 @@ begin
     return 'due no longer';
 end $$;
 
-create function hall.sweep() returns text language plpgsql security definer set search_path = hall, pg_temp as $$
+create function hall.sweep(p_first integer default 0) returns text
+language plpgsql security definer set search_path = hall, pg_temp as $$
 -- Fires one deadline and says which, or null when nothing is due; 'stuck <subject> <sqlstate>' for one that could not be
--- fired. Each call is its own transaction.
+-- fired. Each call is its own transaction. p_first, counted on from call to call, is the kind that is looked for first, so
+-- that many of one kind that are due at once let the others have their turn.
+declare
+    kinds constant integer := 8;
+    fired text;
 begin
     perform set_config('hall.role', 'system', true);
-    return coalesce(hall.sweep_claim(), hall.sweep_idle_claim(), hall.sweep_round(), hall.sweep_request(),
-        hall.sweep_facility(), hall.sweep_case(), hall.sweep_stuck());
+    for i in 0 .. kinds - 1 loop
+        case (p_first + i) % kinds
+            when 0 then fired := hall.sweep_claim();
+            when 1 then fired := hall.sweep_round();
+            when 2 then fired := hall.sweep_request();
+            when 3 then fired := hall.sweep_facility();
+            when 4 then fired := hall.sweep_idle_claim();
+            when 5 then fired := hall.sweep_event();
+            when 6 then fired := hall.sweep_case();
+            when 7 then fired := hall.sweep_stuck();
+        end case;
+        if fired is not null then return fired; end if;
+    end loop;
+    return null;
 end $$;
 
 create function hall.recompute_provisional() returns integer language plpgsql as $$
@@ -303,8 +363,8 @@ begin
     return total + changed;
 end $$;
 
-revoke execute on function hall.sweep() from public;
+revoke execute on function hall.sweep(integer) from public;
 revoke execute on function hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text) from public;
 revoke execute on function hall.seen(text, text, text, text, bytea) from public;
-grant execute on function hall.sweep(), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text),
+grant execute on function hall.sweep(integer), hall.once(text, text, text, text, bytea, text, jsonb, jsonb, text, text, text),
     hall.seen(text, text, text, text, bytea) to jifen_service;

@@ -848,19 +848,37 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------------- reconciliation
 
-create function hall.compared(p_institution text, p_line jsonb) returns jsonb language sql stable as $$
-    -- One line of the institution's list against our record of the same reference.
-    select jsonb_build_object('bank_ref', p_line ->> 'bank_ref', 'contract_no', p_line ->> 'contract_no',
-        'kind', p_line ->> 'kind', 'theirs_fen', (p_line ->> 'amount_fen')::bigint, 'ours_contract_no', ours.contract_no,
-        'ours_kind', ours.kind, 'ours_fen', ours.amount_fen, 'result', case
-            when ours.bank_ref is null then 'missing-here'
-            when ours.kind <> p_line ->> 'kind' or ours.contract_no <> p_line ->> 'contract_no' then 'record-differs'
-            when ours.amount_fen <> (p_line ->> 'amount_fen')::bigint then 'amount-differs'
-            else 'equal' end)
-    from (select 1) as one left join (
+create function hall.compared(
+    p_institution text, p_lines jsonb, p_from date, p_to date, p_after text, p_through text
+) returns jsonb language sql stable as $$
+    -- The institution's lines against our records of the same references, and our records of these days and of the
+    -- references behind p_after up to and with p_through (in the order of bytes; null: no bound) that it does not list;
+    -- of those no more than a call takes, and one.
+    with listed as materialized (
+        select * from jsonb_to_recordset(p_lines) as l (bank_ref text, contract_no text, kind text, amount_fen bigint)
+    ), unlisted as materialized (
         select m.bank_ref, m.kind, m.amount_fen, f.contract_no
         from hall.money_moved m join hall.facility f on f.id = m.facility_id
-        where m.institution_id = p_institution and m.bank_ref = p_line ->> 'bank_ref') as ours on true
+        where m.institution_id = p_institution and m.day >= p_from and m.day <= p_to
+            and (p_after is null or m.bank_ref collate "C" > p_after)
+            and (p_through is null or m.bank_ref collate "C" <= p_through)
+            and m.bank_ref not in (select bank_ref from listed)
+        limit 1001
+    )
+    select coalesce(jsonb_agg(to_jsonb(r)), '[]') from (
+        select l.bank_ref, l.contract_no, l.kind, l.amount_fen as theirs_fen, ours.contract_no as ours_contract_no,
+            ours.kind as ours_kind, ours.amount_fen as ours_fen, case
+                when ours.bank_ref is null then 'missing-here'
+                when ours.kind <> l.kind or ours.contract_no <> l.contract_no then 'record-differs'
+                when ours.amount_fen <> l.amount_fen then 'amount-differs'
+                else 'equal' end as result
+        from listed l left join lateral (
+            select m.bank_ref, m.kind, m.amount_fen, f.contract_no
+            from hall.money_moved m join hall.facility f on f.id = m.facility_id
+            where m.institution_id = p_institution and m.bank_ref = l.bank_ref) as ours on true
+        union all select bank_ref, contract_no, kind, null, contract_no, kind, amount_fen,
+            case amount_fen when 0 then 'equal' else 'missing-there' end from unlisted
+    ) as r
 $$;
 
 create function hall.told_difference(p_line jsonb) returns text language sql immutable as $$
@@ -874,49 +892,61 @@ $$;
 
 create function hall.act_reconcile(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- L7: the institution's list of a span of days against ours; each difference is a case until a later list agrees. The
--- list is of the whole institution, so a client bound to one outlet has none.
+-- list is of the whole institution, so a client bound to one outlet has none. While this transaction writes, nothing is
+-- published (V2): it writes whole sets, reckons one due time, and is bounded on both sides.
 declare
     at timestamptz := hall.hall_now();
     bank text := p_actor ->> 'institution';
     made text := hall.new_id('rc');
-    days daterange := daterange((p_args ->> 'from')::date, (p_args ->> 'to')::date, '[]');
+    prefix text := 'bank-ref/' || bank || '/';
+    minutes bigint := hall.setting('assisted_minutes');
+    due timestamptz;
+    is_provisional boolean;
     results jsonb;
-    line jsonb;
-    opened text;
-    subject text;
+    agreed text[];
+    lines jsonb;
 begin
     perform hall.begin_act(p_actor);
     if bank is null or p_actor ->> 'outlet' is not null then perform hall.refuse('not-found'); end if;
-    select coalesce(jsonb_agg(hall.compared(bank, l) order by l ->> 'bank_ref'), '[]') into results
-        from jsonb_array_elements(p_args -> 'lines') as l;
-    results := results || (
-        select coalesce(jsonb_agg(jsonb_build_object('bank_ref', m.bank_ref, 'contract_no', f.contract_no, 'kind', m.kind,
-            'theirs_fen', null, 'ours_contract_no', f.contract_no, 'ours_kind', m.kind, 'ours_fen', m.amount_fen,
-            'result', case m.amount_fen when 0 then 'equal' else 'missing-there' end) order by m.bank_ref), '[]')
-        from hall.money_moved m join hall.facility f on f.id = m.facility_id where m.institution_id = bank and m.day <@ days
-            and not exists (select 1 from jsonb_array_elements(p_args -> 'lines') as l where l ->> 'bank_ref' = m.bank_ref));
-    insert into hall.reconciliation (id, institution_id, day_from, day_to, differences, at, reported_by, cause)
-        select made, bank, lower(days), upper(days) - 1, count(*) filter (where l ->> 'result' <> 'equal'), at,
-            p_actor ->> 'client', hall.cause() from jsonb_array_elements(results) as l;
-    for line in select * from jsonb_array_elements(results) loop
-        subject := 'bank-ref/' || bank || '/' || (line ->> 'bank_ref');
-        opened := null;
-        if line ->> 'result' = 'equal' then
-            perform hall.close_case('reconciliation', subject, p_actor ->> 'client', 'agrees in ' || made, at);
-        else
-            opened := hall.open_case('reconciliation', subject, hall.told_difference(line), at, 'yellow');
-        end if;
+    results := hall.compared(bank, p_args -> 'lines', (p_args ->> 'from')::date, (p_args ->> 'to')::date,
+        p_args ->> 'after_ref', p_args ->> 'through_ref');
+    if jsonb_array_length(results) - jsonb_array_length(p_args -> 'lines') > 1000 then
+        perform hall.refuse('validation', jsonb_build_object('errors', jsonb_build_array(jsonb_build_object(
+            'pointer', '/through_ref', 'rule',
+            'with the days and after_ref names a part that holds at most 1000 records of ours beside those listed'))));
+    end if;
+    due := hall.add_working_minutes(at, minutes);
+    is_provisional := not hall.calendar_knows(due);
+    insert into hall.reconciliation (id, institution_id, day_from, day_to, after_ref, through_ref, differences, at,
+            reported_by, cause)
+        select made, bank, (p_args ->> 'from')::date, (p_args ->> 'to')::date, p_args ->> 'after_ref',
+            p_args ->> 'through_ref', count(*) filter (where l ->> 'result' <> 'equal'), at, p_actor ->> 'client',
+            hall.cause() from jsonb_array_elements(results) as l;
+    agreed := array(  -- not in the statements below, which would unfold the lines for every case
+        select prefix || (l ->> 'bank_ref') from jsonb_array_elements(results) as l where l ->> 'result' = 'equal');
+    perform 1 from hall.hall_case where kind = 'reconciliation' and closed_at is null and subject = any (agreed)
+        order by subject for no key update;
+    update hall.hall_case set closed_at = at, closed_by = p_actor ->> 'client', closing_note = 'agrees in ' || made
+        where kind = 'reconciliation' and closed_at is null and subject = any (agreed);
+    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
+        select hall.new_id('ca'), 'reconciliation', prefix || (l ->> 'bank_ref'), 'yellow', hall.told_difference(l), at,
+            due, minutes, is_provisional
+        from jsonb_array_elements(results) as l where l ->> 'result' <> 'equal' order by l ->> 'bank_ref'
+        on conflict (kind, subject) where closed_at is null do nothing;
+    with kept as (
         insert into hall.reconciliation_line (reconciliation_id, bank_ref, contract_no, kind, theirs_fen, ours_contract_no,
                 ours_kind, ours_fen, result, case_id)
-            values (made, line ->> 'bank_ref', line ->> 'contract_no', line ->> 'kind', (line ->> 'theirs_fen')::bigint,
-                line ->> 'ours_contract_no', line ->> 'ours_kind', (line ->> 'ours_fen')::bigint, line ->> 'result', opened);
-    end loop;
+            select made, l.bank_ref, l.contract_no, l.kind, l.theirs_fen, l.ours_contract_no, l.ours_kind, l.ours_fen,
+                l.result, case when l.result <> 'equal' then (select k.id from hall.hall_case k
+                    where k.kind = 'reconciliation' and k.subject = prefix || l.bank_ref and k.closed_at is null) end
+            from jsonb_to_recordset(results) as l (bank_ref text, contract_no text, kind text, theirs_fen bigint,
+                    ours_contract_no text, ours_kind text, ours_fen bigint, result text)
+            returning *)
+    select coalesce(jsonb_agg(jsonb_build_object('bank_ref', bank_ref, 'contract_no', contract_no, 'kind', kind,
+        'theirs_fen', theirs_fen, 'ours_contract_no', ours_contract_no, 'ours_kind', ours_kind,
+        'ours_fen', ours_fen, 'result', result, 'case_id', case_id) order by bank_ref), '[]') into lines from kept;
     return jsonb_build_object('status', 201, 'body', jsonb_build_object('reconciliation_id', made,
-        'differences', (select differences from hall.reconciliation where id = made), 'lines', (
-            select coalesce(jsonb_agg(jsonb_build_object('bank_ref', bank_ref, 'contract_no', contract_no, 'kind', kind,
-                'theirs_fen', theirs_fen, 'ours_contract_no', ours_contract_no, 'ours_kind', ours_kind,
-                'ours_fen', ours_fen, 'result', result, 'case_id', case_id) order by bank_ref), '[]')
-            from hall.reconciliation_line where reconciliation_id = made)));
+        'differences', (select differences from hall.reconciliation where id = made), 'lines', lines));
 end $$;
 
 -- ------------------------------------------------------------------------------------------------------------- exposure

@@ -104,6 +104,10 @@ class StatusReport(Closed):
     renewed_from: FacilityId | None = None
 
 
+MOST_LINES = 1000
+"""So that the transaction of a list, behind which the feed waits (V2), stays short."""
+
+
 class ListedMovement(Closed):
     """One movement on the institution's list."""
 
@@ -114,11 +118,18 @@ class ListedMovement(Closed):
 
 
 class BankList(Closed):
-    """Everything that moved at the institution from one day to another, both counted."""
+    """Everything that moved at the institution from one day to another, both counted, or a part of it.
+
+    A list of more lines than one call takes is sorted by `bank_ref`, byte by byte, and cut: the part after one
+    reference (`after_ref`, not counted) and up to another (`through_ref`, counted). The first part has no `after_ref`,
+    the last no `through_ref`, and each begins after the reference that the one before it ended with.
+    """
 
     from_: Annotated[Day, Field(alias="from")]
     to: Day
-    lines: Annotated[list[ListedMovement], Field(max_length=5000)]
+    after_ref: BankRef | None = None
+    through_ref: BankRef | None = None
+    lines: Annotated[list[ListedMovement], Field(max_length=MOST_LINES)]
 
     @model_validator(mode="after")
     def _orderly(self) -> Self:
@@ -127,6 +138,11 @@ class BankList(Closed):
         references = [line.bank_ref for line in self.lines]
         if len(set(references)) < len(references):
             raise ValueError("a bank_ref stands twice")
+        after, through = self.after_ref or "", self.through_ref
+        if through is not None and through <= after:
+            raise ValueError("through_ref is not behind after_ref")
+        if any(one <= after or (through is not None and one > through) for one in references):
+            raise ValueError("a bank_ref stands outside after_ref and through_ref")
         return self
 
 
@@ -263,5 +279,9 @@ async def report_status(facility_id: FacilityId, body: StatusReport, request: Re
     responses=problems("not-found", "validation"),
 )
 async def reconcile(body: BankList, request: Request, caller: Reporter) -> Response:
-    """Every difference is classified and stands as a case until a later list agrees (L7)."""
+    """Every difference is classified and stands as a case until a later list agrees (L7).
+
+    A list is cut into parts of at most 1,000 lines by days or by references (`after_ref`, `through_ref`), and a part
+    may hold at most 1,000 records of ours beside those listed.
+    """
     return await act(request, caller, "reconcile", args_of(body))

@@ -354,6 +354,88 @@ async def test_l7_a_line_shows_both_sides_and_so_does_its_case(line: Signed) -> 
     assert notes[cases[back["bank_ref"]]] == f"missing-there; ours: repayment of 700 fen, contract {contract}"
 
 
+async def test_l7_the_parts_of_a_list_find_together_what_the_whole_list_would(line: Signed) -> None:
+    """What is missing there is looked for behind the last reference of the part before, up to the last of this one."""
+    ours = ["B-1", "B-3", "B-5", "b-7"]
+    for ref in ours:
+        back = {"amount_fen": 700, "bank_ref": ref, "repaid_on": str(line.today)}
+        answer = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+        assert answer.status_code == 201, answer.text
+    contract, drawn = await line.hall.owner.fetchrow(
+        "SELECT f.contract_no, d.bank_ref FROM hall.facility f JOIN hall.drawdown d ON d.facility_id = f.id"
+    )  # pyright: ignore[reportGeneralTypeIssues]
+
+    async def compared(refs: list[str], **part: str) -> dict[str, str]:
+        lines = [{"bank_ref": ref, "kind": "repayment", "contract_no": contract, "amount_fen": 700} for ref in refs]
+        body = {"from": str(line.today), "to": str(line.today), "lines": lines} | part
+        answer = await line.teller.post("/v1/reconciliations", body)
+        assert answer.status_code == 201, answer.text
+        return {one["bank_ref"]: one["result"] for one in answer.json()["lines"]}
+
+    first = await compared(["B-1", "B-2"], through_ref="B-3")
+    assert first == {"B-1": "equal", "B-2": "missing-here", "B-3": "missing-there"} | (
+        {drawn: "missing-there"} if drawn <= "B-3" else {}
+    )
+    second = await compared([], after_ref="B-3", through_ref="Z")
+    third = await compared(["b-7"], after_ref="Z")
+    assert second["B-5"] == "missing-there"
+    assert third["b-7"] == "equal"
+    assert first | second | third == await compared(["B-1", "B-2", "b-7"])
+    assert {*first} | {*second} | {*third} == {*ours, "B-2", drawn}
+    listed = [{"bank_ref": "B-9", "kind": "repayment", "contract_no": contract, "amount_fen": 700}]
+    body = {"from": str(line.today), "to": str(line.today), "lines": listed}
+    for part in ({"through_ref": "B-8"}, {"after_ref": "B-9"}, {"after_ref": "C", "through_ref": "B"}):
+        assert (await line.teller.post("/v1/reconciliations", body | part)).status_code == 422, part
+
+
+async def test_l7_the_longest_list_asks_for_no_more_statements_than_a_short_one(line: Signed) -> None:
+    """One due time and whole sets: the feed waits for the transaction, so its work must not grow line by line."""
+    owner = line.hall.owner
+    await owner.execute("SET track_functions = 'all'")
+
+    async def calls(lines: int) -> dict[str, int]:
+        counted = "SELECT funcname, calls FROM pg_stat_user_functions"
+        await owner.execute("SELECT pg_stat_reset()")
+        listed = [{"bank_ref": f"B{lines}-{i}", "kind": "drawdown", "contract_no": "C", "amount_fen": 1}
+                  for i in range(lines)]  # fmt: skip
+        days = {"from": str(line.today), "to": str(line.today)}
+        answer = await made.act(owner, line.bank.actor, "reconcile", **days, lines=listed)
+        assert answer["differences"] == lines + 1, "and the drawdown of ours"
+        await owner.execute("SELECT pg_stat_force_next_flush()")
+        await owner.execute("SELECT pg_stat_clear_snapshot()")
+        # Ids and notes are of each line; they read no table.
+        return {name: count for name, count in await owner.fetch(counted)
+                if name not in ("uuid7", "new_id", "told_difference")}  # fmt: skip
+
+    few, many = await calls(3), await calls(1000)
+    assert few["add_working_minutes"] == 1
+    assert many == few
+
+
+async def test_l7_a_part_with_more_records_of_ours_than_a_call_takes_is_refused(line: Signed) -> None:
+    owner = line.hall.owner
+    async with owner.transaction():
+        await owner.execute("SET LOCAL session_replication_role = replica")
+        await owner.execute(
+            """
+            INSERT INTO hall.repayment (id, facility_id, institution_id, amount_fen, paid_by, bank_ref, repaid_on, at,
+                reported_by)
+            SELECT 'rp_' || i, $1, $2, 700, 'enterprise', 'M-' || i, hall.today(), hall.hall_now(), 'made'
+            FROM generate_series(1001, 2001) AS i
+            """,
+            line.facility,
+            line.bank.institution,
+        )
+    days = {"from": str(line.today), "to": str(line.today), "lines": []}
+    refused = await line.teller.post("/v1/reconciliations", days)
+    assert refused.status_code == 422, refused.text[:500]
+    assert [one["pointer"] for one in refused.json()["errors"]] == ["/through_ref"]
+    assert await owner.fetchval("SELECT count(*) FROM hall.hall_case") == 0
+    for part in ({"through_ref": "M-1500"}, {"after_ref": "M-1500"}):
+        assert (await line.teller.post("/v1/reconciliations", days | part)).status_code == 201
+    assert await owner.fetchval("SELECT count(*) FROM hall.hall_case WHERE subject LIKE '%/M-%'") == 1001
+
+
 async def test_l5_a_correction_points_to_the_entry_that_was_wrong(line: Signed) -> None:
     ours = await line.hall.owner.fetchval("SELECT bank_ref FROM hall.drawdown")
     body = {"corrects": ours, "bank_ref": reference(), "amount_fen": 2_000, "note": "多报一个零"}

@@ -1,15 +1,16 @@
 """Polling: one call acknowledges and fetches (hall.md §8 Pull)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
-from tests.hall.feeding import emit, publish_all, value
+from tests.hall.feeding import emit, publish_all, until, value
 
 POLL = "/v1/events/poll"
 
@@ -151,3 +152,76 @@ async def test_a_new_client_begins_with_what_is_published_since_it_exists(hall: 
     late = await hall.client("bank", institution=mine.institution)
     await told(hall, mine.institution)
     assert places(await poll(late)) == [2]
+
+
+async def fill(hall: Hall, rows: int) -> None:
+    """Let the feed hold so many places of everybody's else, one a second, the last of now."""
+    async with hall.owner.transaction():
+        await hall.owner.execute("SET LOCAL session_replication_role = replica")  # no event stands behind them
+        await hall.owner.execute(
+            """
+            INSERT INTO hall.feed (tenant, sequence, epoch, event_id, published_at, body, type, subject, uscc)
+            SELECT 'default', i, 1, gen_random_uuid(), hall.hall_now() - make_interval(secs => $1::integer - i), '{}',
+                'fin.test.v1', 'test/1', 'another'
+            FROM generate_series(1, $1::integer) AS i
+            """,
+            rows,
+        )
+        await hall.owner.execute("UPDATE hall.feed_state SET head = $1", rows)
+    await hall.owner.execute("VACUUM ANALYZE hall.feed")
+
+
+async def rows_read(owner: asyncpg.Connection) -> int:
+    """How many rows of the feed were read so far, by whatever plan."""
+    await owner.execute("SELECT pg_stat_clear_snapshot()")
+    return await value(
+        owner,
+        """
+        SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) + (
+            SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relid = 'hall.feed'::regclass)::bigint
+        FROM pg_stat_user_tables WHERE relid = 'hall.feed'::regclass
+        """,
+    )
+
+
+async def reading(owner: asyncpg.Connection, work: Callable[[], Awaitable[object]]) -> int:
+    """How many rows of the feed some work on the same connection read."""
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    before = await rows_read(owner)
+    await work()
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    return await rows_read(owner) - before
+
+
+async def test_a_poll_does_not_read_the_feed_from_its_beginning(hall: Hall) -> None:
+    """A client that has read to the head costs a few rows, however much was published before."""
+    bank, client = await bank_of(hall)
+    await hall.owner.execute("UPDATE hall.client SET created_at = created_at - interval '30 days'")
+    await fill(hall, 20_000)
+    await poll(client)
+    assert await value(hall.owner, "SELECT acknowledged_through FROM hall.poll_cursor") == 20_000
+    acknowledge = "SELECT hall.acknowledge($1, $2, $3, NULL, NULL, '{}', '{}')"
+
+    async def again() -> None:
+        await hall.owner.fetchval(acknowledge, client.client_id, [bank.outlet_no], bank.institution)
+
+    assert await reading(hall.owner, again) < 50
+
+
+@pytest.mark.parametrize("path", [POLL, "/v1/limits/query"])
+async def test_a_read_that_takes_too_long_is_told_to_come_again(hall: Hall, path: str) -> None:
+    """Nothing was changed, so it is `overloaded` with a time to wait, whatever the method, and not `internal`."""
+    uscc = await made.enterprise(hall.owner)
+    _, client = await bank_of(hall)
+    body = {POLL: {}, "/v1/limits/query": {"usccs": [uscc], "purpose": "park-risk-warning"}}[path]
+    cancel = """
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """
+    async with hall.owner.transaction():
+        await hall.owner.execute("LOCK TABLE hall.poll_cursor, hall.consent IN ACCESS EXCLUSIVE MODE")
+        asked = asyncio.create_task(client.post(path, body))
+        await until(lambda: value(hall.owner, cancel))  # as the statement's time-out does
+        answer = await asked
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/overloaded"), answer.text
+    assert answer.headers["Retry-After"] == "1"

@@ -217,6 +217,74 @@ async def test_the_sequencer_has_a_time_out_of_its_own(owner: Owner, database: s
     assert timedelta(seconds=10) < time_out < timedelta(seconds=PASS_SECONDS)
 
 
+async def spoil(owner: Owner, fr: str, sqlstate: str = "22023") -> None:
+    """Let the publication of this request's card fail: its gate cannot be opened."""
+    await owner.execute(
+        f"""
+        CREATE FUNCTION hall.poison() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no "张三" of 91350200MA00000000' USING ERRCODE = '{sqlstate}'; END $$;
+        CREATE TRIGGER a_poison BEFORE UPDATE ON hall.round FOR EACH ROW
+            WHEN (new.fr_id = '{fr}' AND new.state = 'open') EXECUTE FUNCTION hall.poison()
+        """
+    )
+
+
+async def test_v2_an_event_that_cannot_be_published_holds_no_other_up_and_leaves_no_gap(owner: Owner) -> None:
+    bank = await made.bank(owner)
+    uscc = await made.enterprise(owner)
+    before = [await announce(owner, [bank.outlet_no]) for _ in range(2)]
+    bad = await announce(owner, [bank.outlet_no], uscc=uscc)
+    after = [await announce(owner, [bank.outlet_no]) for _ in range(3)]
+    await emit(owner, "last/1")
+    await spoil(owner, bad)
+    done = [await sequenced(owner)]
+    while done[-1].waiting:
+        done.append(await sequenced(owner))
+    assert sum(one.unpublishable for one in done) == 1
+    rows = await feed_of(owner)
+    assert len(rows) == await value(owner, "SELECT count(*) FROM hall.event")
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["subject"] == "last/1"
+    assert {(await round_of(owner, fr))["state"] for fr in before + after} == {"open"}
+    row = next(row for row in rows if (row["type"], row["subject"]) == ("fin.request.broadcast.v1", f"fr/{bad}"))
+    body = orjson.loads(row["body"])
+    assert (row["uscc"], row["audience"], row["institution_id"]) == (uscc, None, None)
+    assert "data" not in body
+    assert int(body["sequence"]) == row["sequence"]
+    kept = await owner.fetchrow("SELECT sqlstate, message FROM hall.unpublishable")
+    assert tuple(kept or ()) == ("22023", 'no "…" of …'), "nothing of a row is kept"
+
+
+async def test_a_round_whose_card_cannot_be_published_is_closed_and_its_request_goes_to_a_person(owner: Owner) -> None:
+    bad = await announce(owner, [(await made.bank(owner)).outlet_no])
+    await spoil(owner, bad)
+    await publish_all(owner)
+    assert (await round_of(owner, bad))["state"] == "announced"
+    assert await value(owner, "SELECT hall.sweep()") == "event unpublishable"
+    assert await value(owner, "SELECT hall.sweep()") is None
+    assert (await round_of(owner, bad))["state"] == "closed"
+    assert await value(owner, "SELECT state FROM hall.financing_request WHERE id = $1", bad) == "assisted"
+    event = await value(owner, "SELECT event_id FROM hall.unpublishable")
+    cases = await owner.fetch("SELECT kind, subject FROM hall.hall_case WHERE closed_at IS NULL ORDER BY kind")
+    assert [tuple(one) for one in cases] == [("assisted", f"fr/{bad}"), ("event-unpublishable", f"event/{event}")]
+    await publish_all(owner)
+    last = (await feed_of(owner))[-1]
+    assert (last["subject"], "data" in orjson.loads(last["body"])) == (f"fr/{bad}", True), "what follows is told"
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "53200", "55P03"])
+async def test_a_fault_that_waiting_cures_is_no_event_s_own(owner: Owner, sqlstate: str) -> None:
+    bad = await announce(owner)
+    await spoil(owner, bad, sqlstate)
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await publish_all(owner)
+    assert raised.value.as_dict()["sqlstate"] == sqlstate
+    assert await feed_of(owner) == []
+    await owner.execute("DROP TRIGGER a_poison ON hall.round")
+    await publish_all(owner)
+    assert (await round_of(owner, bad))["state"] == "open"
+
+
 async def test_only_one_leads_and_another_takes_over_when_it_is_gone(
     owner: Owner, database: str, tmp_path: Path
 ) -> None:
@@ -343,9 +411,18 @@ async def test_f1_a_request_of_the_night_waits_for_the_morning(owner: Owner) -> 
     beijing = ZoneInfo("Asia/Shanghai")
     night = datetime(2026, 11, 23, 22, 30, tzinfo=beijing)
     await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', $1)", night - datetime.now(beijing))
+    requests = [await announce(owner) for _ in range(5)]
+    await publish_all(owner)
+    opens = [(await round_of(owner, fr))["opens_at"] for fr in requests]
+    nine = datetime(2026, 11, 24, 9, tzinfo=beijing)
+    assert all(nine <= one <= nine + timedelta(seconds=60) for one in opens)
+    assert len(set(opens)) == 5, "rounds of one night neither open nor close at one instant"
+    closes = [(await round_of(owner, fr))["closes_at"] for fr in requests]
+    assert [one - timedelta(hours=4) for one in closes] == opens
+    await owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'gate_spread_ms'")
     fr = await announce(owner)
     await publish_all(owner)
-    assert (await round_of(owner, fr))["opens_at"] == datetime(2026, 11, 24, 9, tzinfo=beijing)
+    assert (await round_of(owner, fr))["opens_at"] == nine
 
 
 async def test_f1_a_request_withdrawn_before_its_card_was_out_shows_it_to_nobody(owner: Owner) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.database import Connection
+from api.database import Connection, Pool
 from api.metrics import REGISTRY
+from api.sweeper import swept
 from tests.hall import made
 from tests.hall.callers import serving
 from tests.hall.feeding import until
@@ -136,6 +137,15 @@ async def test_a_row_that_cannot_be_fired_holds_no_later_one_up(owner: Connectio
     assert await sweep(owner) == [fired]
     assert await stuck(owner) == []
     assert await cases(owner, wrong[1]) == [(True, f"swept: {fired}")]
+
+
+async def test_s3_many_of_one_kind_let_the_others_have_their_turn(owner: Connection, pool: Pool) -> None:
+    """A burst of claims that are due at once holds no round up until it is over."""
+    for row in [await a_claim(owner) for _ in range(9)] + [await a_round(owner)]:
+        await late(owner, row, 9)
+    fired = [what async for what in swept(pool)]
+    assert sorted(fired) == ["claim lapsed"] * 9 + ["round closed"]
+    assert "round closed" in fired[:3]
 
 
 async def test_tries_follow_each_other_ever_more_slowly_and_never_more_than_an_hour_apart(owner: Connection) -> None:
@@ -300,9 +310,9 @@ async def test_the_sweeper_tells_of_stuck_deadlines_and_outlives_a_pass_that_fai
         said = capsys.readouterr().out
         assert "a deadline cannot be fired" in said
         assert wrong[1] in said
-        await owner.execute("ALTER FUNCTION hall.sweep() RENAME TO sweep_away")
+        await owner.execute("ALTER FUNCTION hall.sweep(integer) RENAME TO sweep_away")
         await until(lambda: _so(figure("jifen_sweeper_faults_total") >= faults + 3), seconds=5)
-        await owner.execute("ALTER FUNCTION hall.sweep_away() RENAME TO sweep")
+        await owner.execute("ALTER FUNCTION hall.sweep_away(integer) RENAME TO sweep")
         await late(owner, right, 0)
         state = "SELECT state = 'EXPIRED' FROM hall.financing_request WHERE id = $1"
         await until(lambda: told(owner, state, right[1][3:]), seconds=2)
