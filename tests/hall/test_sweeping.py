@@ -67,6 +67,8 @@ async def late(owner: Connection, row: Made, seconds: int) -> None:
     table, subject = row
     key = "fr_id" if table == "round" else "id"
     past = "opens_at = hall.hall_now() - interval '1 hour'," if table == "round" else ""
+    if table == "financing_request":  # else the quote, which is good still, would only set the deadline anew
+        past = "quote_expires_at = hall.hall_now() - $2::interval,"
     due = DUE.get(table, "deadline")
     await owner.execute(
         f"UPDATE hall.{table} SET {past} {due} = hall.hall_now() - $2::interval WHERE {key} = $1",
