@@ -26,7 +26,7 @@ PAUSE_SECONDS = 0.5
 
 SWEEPERS = 3
 """Connections of a process that fire what is due at once."""
-TURNS = 7
+TURNS = 8
 """Kinds of deadlines, as `hall.sweep` counts them."""
 
 _STUCK = Gauge(

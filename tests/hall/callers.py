@@ -79,9 +79,11 @@ async def serving(database: str, home: Path, **own: Any) -> AsyncGenerator[Hall]
     owner = await asyncpg.connect(database)
     listening = listening_on("127.0.0.1", 0)
     address = address_of(listening)
-    async with (
-        served(settings, database, listening) as service,
-        httpx2.AsyncClient(base_url=address, timeout=60) as http,
-    ):
-        yield Hall(service, owner, http)
-    await owner.close()
+    try:
+        async with (
+            served(settings, database, listening) as service,
+            httpx2.AsyncClient(base_url=address, timeout=60) as http,
+        ):
+            yield Hall(service, owner, http)
+    finally:
+        owner.terminate()  # at its end uvloop waits for ever for a connection that a failing test left open

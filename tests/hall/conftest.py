@@ -177,8 +177,10 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection to the test's database as its owner, who may do what the service may not."""
     connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 def on(server: str, database: str) -> str:

@@ -115,7 +115,10 @@ async def _requests(here: Town) -> None:
 
     async def request(state: str) -> str:
         scheme, purpose = next(schemes)
-        return await made.request(owner, here.firm, state, consent_id=consent, scheme=scheme, purpose=purpose)
+        binds = scheme == "torch-points"
+        return await made.request(
+            owner, here.firm, state, consent_id=consent, scheme=scheme, purpose=purpose, quote_binds=binds
+        )
 
     drafted, quoted, opened = [await request(state) for state in ("draft", "quoted", "broadcast")]
     for state in ("held", "contacted", "offered", "accepted"):

@@ -1,5 +1,6 @@
 """A row whose deadline cannot be fired holds no other up (P4, S3): it is kept, shown to a person and tried again."""
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from api.database import Connection, Pool
 from api.metrics import REGISTRY
-from api.sweeper import swept
+from api.sweeper import TURNS, swept
 from tests.hall import made
 from tests.hall.callers import serving
 from tests.hall.feeding import until
@@ -323,3 +324,9 @@ async def test_the_sweeper_tells_of_stuck_deadlines_and_outlives_a_pass_that_fai
 
 async def _so(fact: bool) -> bool:
     return fact
+
+
+async def test_the_service_takes_as_many_turns_as_the_database_has_kinds(owner: Connection) -> None:
+    source: Any = await owner.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'sweep'")
+    assert f"kinds constant integer := {TURNS};" in source
+    assert len(re.findall(r"when \d+ then fired :=", source)) == TURNS
