@@ -6,8 +6,11 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from api.clients import NewClient, add_client, new_key, public_jwk
 from tests.hall import made
@@ -24,10 +27,26 @@ OWN_TERMS = TERMS | {"rate": {"basis": "fixed", "from_bp": 400, "to_bp": 450}, "
 """Of the product that the client claims with: nothing that a program would offer by itself."""
 
 
+_STARTED: list[Process] = []
+
+
+@pytest.fixture(autouse=True)
+async def no_client_is_left() -> AsyncIterator[None]:
+    """A failing test leaves no client running: at its end the loop would wait for it for ever."""
+    yield
+    while _STARTED:
+        process = _STARTED.pop()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def started(config: Path, *words: str) -> Process:
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, str(PROGRAM), str(config), *words, stdout=PIPE, stderr=PIPE
     )
+    _STARTED.append(process)
+    return process
 
 
 async def said(process: Process, word: str) -> str:
@@ -150,10 +169,8 @@ async def test_a_card_whose_gate_opens_on_monday_holds_nothing_up_and_is_raced_f
         await waiting(config, gone, is_there=False)
         await order(hall.owner, hidden, "suspend")
         await waiting(config, hidden, is_there=False)
-        await hall.owner.execute(
-            "UPDATE hall.round SET opens_at = hall.hall_now() - interval '1 minute' WHERE fr_id = $1", hidden
-        )
-        await order(hall.owner, hidden, "resume")
+        await hall.owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'gate_waits_for_working_time'")
+        await order(hall.owner, hidden, "resume")  # published anew, its gate opens two seconds later
         assert hidden in await said(process, "grabbed")
         process.kill()
         await process.wait()
@@ -224,14 +241,19 @@ async def test_v9_a_place_that_means_nothing_any_more_leads_to_the_snapshot(
         config.with_name("bank.json.state").write_text(json.dumps({"cursor": "7.5", "last": "5"}))
         fr = await wanted(hall, bank)
         process = await started(config)
-        assert fr in await said(process, "grabbed")
-        await said(process, "offered")
-        await said(process, "following")
+        words = {
+            "grabbed " + fr,
+            "offered",
+            "following",
+        }  # in any order: the stream and the race are threads of their own
+        while words:
+            line = await said(process, "")
+            words = {word for word in words if word not in line}
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), SECONDS) == 0
 
 
-def test_it_imports_nothing_of_ours() -> None:
+async def test_it_imports_nothing_of_ours() -> None:
     imported: set[str] = set()
     for node in ast.walk(ast.parse(PROGRAM.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
