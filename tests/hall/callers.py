@@ -1,5 +1,6 @@
 """A real server on a test's database, and clients of each role that call it by HTTP."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -84,6 +85,9 @@ async def serving(database: str, home: Path, **own: Any) -> AsyncGenerator[Hall]
             served(settings, database, listening) as service,
             httpx2.AsyncClient(base_url=address, timeout=60) as http,
         ):
+            async with asyncio.timeout(20):
+                while service.hub.epoch == 0:  # until the feed was read once, a stream is told to come back
+                    await asyncio.sleep(0.01)
             yield Hall(service, owner, http)
     finally:
         owner.terminate()  # at its end uvloop waits for ever for a connection that a failing test left open
