@@ -86,7 +86,8 @@ async def serving(database: str, home: Path, **own: Any) -> AsyncGenerator[Hall]
             httpx2.AsyncClient(base_url=address, timeout=60) as http,
         ):
             async with asyncio.timeout(20):
-                while service.hub.epoch == 0:  # until the feed was read once, a stream is told to come back
+                # Until the feed was read once, a stream is told to come back; the hub has no event for it.
+                while service.hub.epoch == 0:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             yield Hall(service, owner, http)
     finally:
