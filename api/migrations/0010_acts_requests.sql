@@ -154,8 +154,8 @@ begin
 end $$;
 
 create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language plpgsql stable as $$
+-- Why nobody could win a round of this request now; null: somebody could. The code of a problem.
 begin
-    -- Why nobody could win a round of this request now; null: somebody could. The code of a problem.
     return case
         when hall.request_consent(fr, p_at) is null then hall.why_request_withheld(fr)
         when fr.quote_binds and p_at >= coalesce(fr.quote_expires_at, '-infinity') then 'quote-expired'
@@ -524,7 +524,8 @@ begin
             then hall.working_minutes_between(greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as due
         where f.id = fr.id;
     update hall.claim c set deadline = hall.add_working_minutes(p_at, due.minutes), deadline_from = p_at,
-            deadline_minutes = due.minutes
+            deadline_minutes = due.minutes,
+            deadline_is_provisional = not hall.calendar_knows(hall.add_working_minutes(p_at, due.minutes))
         from (select k.id, hall.working_minutes_between(greatest(fr.suspended_at, k.moved_at), k.deadline) as minutes
             from hall.claim k where k.fr_id = fr.id and k.deadline is not null) as due
         where c.id = due.id;
