@@ -167,11 +167,11 @@ async def own_rows(pool: Pool, reader: Reader, after: int, before: int, limit: i
         """
         WITH me AS MATERIALIZED (SELECT hall.outlets_of($2, $3) AS outlets)
         SELECT f.sequence, f.epoch, f.type, f.body
-        FROM hall.feed AS f, me
-        WHERE f.tenant = $1 AND f.sequence > $6 AND f.sequence < $7
-            AND hall.reads(f, me.outlets, CASE WHEN $3::text IS NULL THEN $2 END, $4, $5)
+        FROM me
+        CROSS JOIN hall.own_places(
+            $1, me.outlets, CASE WHEN $3::text IS NULL THEN $2 END, $4, $5, $6, $7, $8) AS own (place)
+        JOIN hall.feed AS f ON f.tenant = $1 AND f.sequence = own.place
         ORDER BY f.sequence
-        LIMIT $8
         """,
         *reader.arguments(),
         after,
@@ -182,20 +182,14 @@ async def own_rows(pool: Pool, reader: Reader, after: int, before: int, limit: i
 
 async def last_own_place(pool: Pool, reader: Reader, through: int) -> int:
     """The place of the reader's last event up to and with `through`; 0: there is none."""
-    place = await pool.fetchval(
+    return await pool.fetchval(
         """
-        WITH me AS MATERIALIZED (SELECT hall.outlets_of($2, $3) AS outlets)
-        SELECT f.sequence
-        FROM hall.feed AS f, me
-        WHERE f.tenant = $1 AND f.sequence <= $6
-            AND hall.reads(f, me.outlets, CASE WHEN $3::text IS NULL THEN $2 END, $4, $5)
-        ORDER BY f.sequence DESC
-        LIMIT 1
+        SELECT hall.own_place_before(
+            $1, hall.outlets_of($2, $3), CASE WHEN $3::text IS NULL THEN $2 END, $4, $5, $6)
         """,
         *reader.arguments(),
-        through,
+        through + 1,
     )
-    return place or 0
 
 
 async def institutions_of_outlets(connection: Connection) -> dict[int, str]:
@@ -231,21 +225,23 @@ async def unacknowledged(pool: Pool, reader: Reader, limit: int) -> list[Record]
     """The client's next events that it has not acknowledged, in order, each with the place of its event before."""
     return await pool.fetch(
         """
-        WITH me AS MATERIALIZED (SELECT hall.outlets_of($2, $3) AS outlets)
-        SELECT f.sequence, f.epoch, f.body, coalesce(before.sequence, 0) AS prev
-        FROM me
-        JOIN hall.poll_cursor AS c ON c.client_id = $6
-        JOIN hall.feed AS f ON f.tenant = $1 AND f.sequence > c.acknowledged_through
-        LEFT JOIN LATERAL (
-            SELECT p.sequence
-            FROM hall.feed AS p
-            WHERE p.tenant = $1 AND p.sequence < f.sequence
-                AND hall.reads(p, me.outlets, CASE WHEN $3::text IS NULL THEN $2 END, $4, $5)
-            ORDER BY p.sequence DESC
-            LIMIT 1) AS before ON true
-        WHERE hall.reads(f, me.outlets, CASE WHEN $3::text IS NULL THEN $2 END, $4, $5)
-            AND NOT EXISTS (
-                SELECT FROM hall.event_ack AS a WHERE a.client_id = $6 AND a.sequence = f.sequence)
+        WITH me AS MATERIALIZED (
+            SELECT hall.outlets_of($2, $3) AS outlets, CASE WHEN $3::text IS NULL THEN $2 END AS institution,
+                c.acknowledged_through AS through, (
+                    SELECT count(*) FROM hall.event_ack AS a
+                    WHERE a.client_id = $6 AND a.sequence > c.acknowledged_through) AS beyond
+            FROM hall.poll_cursor AS c
+            WHERE c.client_id = $6),
+        own AS (
+            SELECT one.place, coalesce(lag(one.place) OVER (ORDER BY one.place), hall.own_place_before(
+                $1, me.outlets, me.institution, $4, $5, one.place)) AS prev
+            FROM me
+            CROSS JOIN hall.own_places($1, me.outlets, me.institution, $4, $5, me.through,
+                9223372036854775807, $7 + me.beyond::integer) AS one (place))
+        SELECT f.sequence, f.epoch, f.body, own.prev
+        FROM own
+        JOIN hall.feed AS f ON f.tenant = $1 AND f.sequence = own.place
+        WHERE NOT EXISTS (SELECT FROM hall.event_ack AS a WHERE a.client_id = $6 AND a.sequence = own.place)
         ORDER BY f.sequence
         LIMIT $7
         """,

@@ -31,6 +31,7 @@ create index feed_time on hall.feed (tenant, published_at, sequence);
 create index feed_enterprise on hall.feed (uscc, sequence) where uscc is not null;
 create index feed_portal on hall.feed (portal, sequence) where portal is not null;
 create index feed_institution on hall.feed (institution_id, sequence) where institution_id is not null;
+create index feed_outlet on hall.feed (outlet_no, sequence) where outlet_no is not null;
 call hall.append_only('hall.feed');
 
 create table hall.feed_state (
@@ -408,6 +409,49 @@ create function hall.reads(
         or coalesce(f.portal = p_portal, false)
 $$;
 
+create function hall.own_places(
+    p_tenant text, p_outlets integer[], p_institution text, p_uscc text, p_portal text,
+    p_after bigint, p_before bigint, p_limit integer
+) returns setof bigint language sql stable as $$
+    -- The first places between these two, neither included, that hall.reads grants, in order. Each way to be entitled goes
+    -- by an index of its own, so that a reader with few events does not walk through everybody's.
+    select sequence from (
+        (select sequence from hall.feed where uscc = p_uscc and tenant = p_tenant
+            and sequence > p_after and sequence < p_before order by sequence limit p_limit)
+        union (select sequence from hall.feed where portal = p_portal and tenant = p_tenant
+            and sequence > p_after and sequence < p_before order by sequence limit p_limit)
+        union (select sequence from hall.feed where institution_id = p_institution and tenant = p_tenant
+            and sequence > p_after and sequence < p_before order by sequence limit p_limit)
+        union (select f.sequence from unnest(p_outlets) as one (no) cross join lateral (
+                select sequence from hall.feed where outlet_no = one.no and tenant = p_tenant
+                    and sequence > p_after and sequence < p_before order by sequence limit p_limit) as f)
+        union (select sequence from hall.feed where p_outlets is not null and tenant = p_tenant and audience && p_outlets
+            and sequence > p_after and sequence < p_before order by sequence limit p_limit)
+    ) as own order by sequence limit p_limit
+$$;
+
+create function hall.own_place_before(
+    p_tenant text, p_outlets integer[], p_institution text, p_uscc text, p_portal text, p_before bigint
+) returns bigint language plpgsql stable as $$
+-- The last place before this one that hall.reads grants; 0: there is none. Which cards reached an outlet is looked for
+-- last, and only as far back as the others leave open.
+declare
+    named bigint := coalesce(greatest(
+        (select sequence from hall.feed where uscc = p_uscc and tenant = p_tenant and sequence < p_before
+            order by sequence desc limit 1),
+        (select sequence from hall.feed where portal = p_portal and tenant = p_tenant and sequence < p_before
+            order by sequence desc limit 1),
+        (select sequence from hall.feed where institution_id = p_institution and tenant = p_tenant
+            and sequence < p_before order by sequence desc limit 1),
+        (select max(f.sequence) from unnest(p_outlets) as one (no) cross join lateral (
+            select sequence from hall.feed where outlet_no = one.no and tenant = p_tenant and sequence < p_before
+                order by sequence desc limit 1) as f)), 0);
+begin
+    if p_outlets is null then return named; end if;
+    return coalesce((select sequence from hall.feed where tenant = p_tenant and audience && p_outlets
+        and sequence > named and sequence < p_before order by sequence desc limit 1), named);
+end $$;
+
 create table hall.poll_cursor (
     client_id text primary key references hall.client,
     acknowledged_through bigint not null
@@ -434,6 +478,9 @@ declare
     me hall.client;
     through bigint;
     reached bigint;
+    head bigint;
+    own bigint[];
+    waits bigint;
     kept integer;
 begin
     select * into strict me from hall.client where id = p_client;
@@ -457,11 +504,16 @@ begin
         group by f.sequence
         on conflict do nothing;
     get diagnostics kept = row_count;
-    select coalesce(
-        (select min(f.sequence) - 1 from hall.feed f where f.tenant = me.tenant and f.sequence > through
-            and hall.reads(f, p_outlets, p_institution, p_uscc, p_portal)
-            and not exists (select 1 from hall.event_ack a where a.client_id = me.id and a.sequence = f.sequence)),
-        (select max(f.sequence) from hall.feed f where f.tenant = me.tenant), 0) into reached;
+    select max(f.sequence) into head from hall.feed f where f.tenant = me.tenant;
+    reached := through;
+    loop
+        own := array(select hall.own_places(
+            me.tenant, p_outlets, p_institution, p_uscc, p_portal, reached, head + 1, 100));
+        select min(place) into waits from unnest(own) as one (place)
+            where not exists (select 1 from hall.event_ack a where a.client_id = me.id and a.sequence = place);
+        reached := coalesce(waits - 1, case when cardinality(own) < 100 then head else own[100] end, 0);
+        exit when waits is not null or cardinality(own) < 100;
+    end loop;
     update hall.poll_cursor set acknowledged_through = reached
         where client_id = me.id and acknowledged_through < reached;
     return kept;
