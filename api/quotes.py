@@ -77,7 +77,7 @@ async def _asked(pool: Pool, uscc: str, scheme: str) -> dict[str, Any]:
     row = await pool.fetchrow(
         """
         SELECT c.today, s.policy, s.quote_binds, e.uscc, hall.quotes_left_today($1) AS "left",
-            ceil(extract(epoch FROM hall.start_of(c.today + 1) - hall.hall_now()))::integer AS seconds_left
+            hall.seconds_left_today() AS seconds_left
         FROM (SELECT hall.today() AS today) c
         LEFT JOIN hall.scheme s ON s.name = $2
         LEFT JOIN hall.enterprise e ON e.uscc = $1

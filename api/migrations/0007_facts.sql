@@ -383,8 +383,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('decision:' || p_uscc, 0));
     if exists (select 1 from hall.decision where id = answer ->> 'decision_id') then return answer ->> 'decision_id'; end if;
     if hall.quotes_left_today(p_uscc) <= 0 then
-        perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', ceil(extract(epoch from
-            hall.start_of(hall.today() + 1) - hall.hall_now()))::integer));
+        perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', hall.seconds_left_today()));
     end if;
     at := hall.hall_now();
     insert into hall.rulebook (version, policy, ruleset, size_classes)
