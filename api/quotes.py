@@ -122,9 +122,22 @@ async def quote_of(pool: Pool, caller: Caller, quote_id: str) -> dict[str, Any] 
     )
 
 
-async def limits_for_bank(pool: Pool, caller: Caller, usccs: Sequence[str], purpose: str) -> list[dict[str, Any]]:
-    """One line an enterprise, in the order asked: its latest limit, or why it is withheld. Each look is logged."""
+async def limits_for_bank(
+    pool: Pool, caller: Caller, usccs: Sequence[str], purpose: str, scheme: str | None
+) -> list[dict[str, Any]]:
+    """One line an enterprise, in the order asked: its limit, or why it is withheld. Each look is logged.
+
+    Args:
+        pool: of the hall.
+        caller: a bank.
+        usccs: of the enterprises.
+        purpose: that a consent must allow.
+        scheme: under which; None: of any, first one in force, then one that binds, then the latest.
+
+    Raises:
+        asyncpg.PostgresError: a refusal: validation: no such scheme.
+    """
     rows = await pool.fetch(
-        "SELECT shown FROM hall.look_at_limits($1, $2, $3) AS shown", caller.actor(), list(usccs), purpose
+        "SELECT shown FROM hall.look_at_limits($1, $2, $3, $4) AS shown", caller.actor(), list(usccs), purpose, scheme
     )
     return [row["shown"] for row in rows]
