@@ -291,7 +291,8 @@ begin
     fr := hall.locked_request(c.fr_id);
     if not hall.acts_for(p_actor, fr.uscc) then perform hall.refuse('not-found'); end if;
     perform hall.refuse_wrong(coalesce((
-        select jsonb_agg(jsonb_build_object('pointer', '/reasons/' || (n - 1), 'rule', 'names a rating reason of hall_policy.yaml'))
+        select jsonb_agg(jsonb_build_object('pointer', '/reasons/' || (n - 1), 'rule', 'names a rating reason of hall_policy.yaml')
+            order by n)
         from jsonb_array_elements_text(p_args -> 'reasons') with ordinality as named (reason, n)
         where not exists (select 1 from hall.rating_reason where name = named.reason)), '[]'));
     select * into strict c from hall.claim where id = c.id;
