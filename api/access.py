@@ -104,6 +104,7 @@ class RequestView(BaseModel):
     suspended: bool | None = None
     created_at: str | None = None
     wishes: list[str] | None = None
+    under_appeal: bool | None = None
     sources: list[Source] | None = None
     claims: list[ClaimView] | None = None
 

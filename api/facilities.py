@@ -205,7 +205,7 @@ class Case(BaseModel):
     case_id: str
     kind: str
     subject: str
-    lamp: Literal["red", "yellow"]
+    lamp: Literal["red", "yellow", "green"]
     note: str
     opened_at: str
     due_at: str

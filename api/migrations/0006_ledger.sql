@@ -348,7 +348,7 @@ create table hall.hall_case (
     tenant text not null default 'default',
     kind text not null check (kind ~ '^[a-z-]+$'),
     subject text not null,
-    lamp text not null check (lamp in ('red', 'yellow')),
+    lamp text not null check (lamp in ('red', 'yellow', 'green')),
     note text not null,
     opened_at timestamptz not null,
     due_at timestamptz not null,

@@ -8,7 +8,7 @@ create index facility_by_id_of_enterprise on hall.facility (uscc, id);
 create index draft_by_clerk on hall.financing_request (registered_by, id) where state = 'draft';
 create index order_open on hall.approval (id) where approved_at is null;
 
-create function hall.own_codes(p_actor jsonb) returns setof text language sql stable as $$
+create function hall.spoken_for(p_actor jsonb) returns setof text language sql stable as $$
     -- The enterprises that the actor speaks for, as hall.acts_for says of each.
     select p_actor ->> 'uscc' where p_actor ->> 'role' = 'enterprise'
     union all select uscc from hall.enterprise where p_actor ->> 'role' = 'portal' and portal = p_actor ->> 'client'
@@ -22,7 +22,7 @@ language sql stable as $$
         'round', case when f.round_no >= 0 then f.round_no end, 'quote_fen', f.quote_fen,
         'deadline', hall.iso(f.deadline), 'suspended', f.is_suspended, 'created_at', hall.iso(f.created_at))
     from (
-        select mine.* from hall.own_codes(p_actor) as own (code) cross join lateral (
+        select mine.* from hall.spoken_for(p_actor) as own (code) cross join lateral (
             select * from hall.financing_request r
             where r.uscc = own.code and r.id > p_after and not (p_is_open and hall.is_final(r.state))
             order by r.id limit p_most) as mine
@@ -47,7 +47,7 @@ create function hall.own_facilities(p_actor jsonb, p_is_open boolean, p_after te
 language sql stable as $$
     select hall.facility_body(f)
     from (
-        select mine.* from hall.own_codes(p_actor) as own (code) cross join lateral (
+        select mine.* from hall.spoken_for(p_actor) as own (code) cross join lateral (
             select * from hall.facility one
             where one.uscc = own.code and one.id > p_after and not (p_is_open and one.state in ('settled', 'written_off', 'compensated'))
             order by one.id limit p_most) as mine
