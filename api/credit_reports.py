@@ -1,4 +1,4 @@
-"""Credit reports: a quote frozen with what it rests on; who may read one, and whether one that was handed over stands."""
+"""Credit reports: a quote frozen with what it rests on; who may read one, and whether one stands."""
 
 import asyncio
 from datetime import date
@@ -9,7 +9,10 @@ from api.database import Pool
 
 
 async def basis(pool: Pool, caller: Caller, quote_id: str) -> dict[str, Any] | None:
-    """What a report says beside the stored decision: the days each feed had to cover, and the ruleset; None: not the caller's."""
+    """What a report says beside the stored decision: the days each feed had to cover, the ruleset.
+
+    None: there is no such quote for the caller.
+    """
     row = await pool.fetchrow(
         """
         SELECT d.as_of, b.policy
@@ -43,7 +46,7 @@ def _told(as_of: date, policy: str) -> dict[str, Any]:
 
 
 async def report_for(pool: Pool, caller: Caller, report_id: str, purpose: str) -> dict[str, Any] | None:
-    """A report as far as the caller reaches, or why it is `withheld`; None: there is none for it. A bank's look is logged."""
+    """A report as far as the caller reaches, or why it is `withheld`; None: none for it. A bank's look is logged."""
     return await pool.fetchval("SELECT hall.look_at_credit_report($1, $2, $3)", caller.actor(), report_id, purpose)
 
 

@@ -1,8 +1,8 @@
 """Had all the same chance to win a round (F2)? Win shares of groups of institutions, and an exact test of them. Pure.
 
-Asked is one thing: whether each institution that tried for a round was as likely to win it as any other that tried for it.
-If so, a group of k among the n that tried wins a round with the chance k/n, whatever happened in other rounds, and its wins
-in a month are a sum of independent draws with known chances. The distribution of that sum is computed exactly.
+Asked is one thing: whether each institution that tried for a round was as likely to win it as any other that tried.
+If so, a group of k among the n that tried wins a round with the chance k/n, whatever happened in other rounds, and its
+wins in a month are a sum of independent draws with known chances. The distribution of that sum is computed exactly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,8 +83,8 @@ def fairness(attempts: pl.DataFrame) -> Fairness:
     """Test every group.
 
     Args:
-        attempts: `fr_id`, `round`, `institution_id`, `size_class`, `means`, `won`: a row an institution and round that it
-            tried for; each round has one winner.
+        attempts: `fr_id`, `round`, `institution_id`, `size_class`, `means`, `won`: a row an institution and round
+            that it tried for; each round has one winner.
     """
     contested = attempts.with_columns(tried=pl.len().over(*_ROUND)).filter(pl.col("tried") > 1)
     rounds = contested.select(pl.struct(*_ROUND).n_unique()).item() if contested.height else 0
@@ -95,9 +95,9 @@ def fairness(attempts: pl.DataFrame) -> Fairness:
         told += shown
         untold += hidden
     found = [two_sided(wins_of(one.chances), one.wins) for one in told]
-    groups = [
-        _judged(one, p, adjusted) for one, p, adjusted in zip(told, found, holm(found), strict=True)
-    ] + [Group(one.by, one.group, "too few to tell") for one in untold]
+    groups = [_judged(one, p, adjusted) for one, p, adjusted in zip(told, found, holm(found), strict=True)] + [
+        Group(one.by, one.group, "too few to tell") for one in untold
+    ]
     return Fairness(rounds, tuple(sorted(groups, key=lambda one: (one.by, one.group))))
 
 

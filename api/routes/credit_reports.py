@@ -1,4 +1,4 @@
-"""Credit reports 信用报告: issued to the enterprise, shown to banks under a consent, verified by whoever is handed one."""
+"""Credit reports 信用报告: issued to the enterprise, shown to banks under a consent, verified by anybody."""
 
 from typing import Annotated, Literal
 
@@ -97,7 +97,7 @@ class Watermark(BaseModel):
 
 
 class CreditReport(BaseModel):
-    """A report; `sha256` is over the canonical JSON (RFC 8785) of `content`. The watermark stands beside it, for banks."""
+    """A report; `sha256` is over the canonical JSON (RFC 8785) of `content`. A bank gets a watermark beside it."""
 
     report_id: str
     state: Literal["valid", "superseded", "expired"]

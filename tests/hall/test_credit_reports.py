@@ -1,4 +1,4 @@
-"""Credit reports: a quote is frozen, banks look under a consent and are counted, and anybody can ask whether one stands."""
+"""Credit reports: a quote is frozen, banks look under a consent and are counted, anybody asks whether one stands."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def uscc_of(hall: Hall, client: Client) -> str:
 
 
 async def quoted(hall: Hall, uscc: str, limit_fen: int = 30_000_000, scheme: str = "torch-points") -> str:
-    """A quote on a decision as the engine writes it: the debts feed is missing, and half the points are its own word."""
+    """A quote on a decision as the engine writes it: the debts feed is missing, half the points are its own word."""
     decision = f"d{secrets.token_hex(12)}"
     answer = {
         "uscc": uscc, "decision_id": decision, "outcome": "eligible", "limit_fen": limit_fen,
@@ -73,7 +73,9 @@ async def quoted(hall: Hall, uscc: str, limit_fen: int = 30_000_000, scheme: str
 
 
 async def issued(hall: Hall, client: Client, **quote: Any) -> dict[str, Any]:
-    asked = await client.post("/v1/credit-reports", {"quote_id": await quoted(hall, await uscc_of(hall, client), **quote)})
+    asked = await client.post(
+        "/v1/credit-reports", {"quote_id": await quoted(hall, await uscc_of(hall, client), **quote)}
+    )
     assert asked.status_code == 201, asked.text
     return asked.json()
 
@@ -115,7 +117,9 @@ async def test_a_report_freezes_the_quote_and_both_sides_compute_its_hash(hall: 
     assert feeds["debts"]["state"] == "missing"
     assert feeds["invoices_out"]["from"] == "2025-07-01"
     assert (await looked(firm, report)).json() == report
-    stored = await hall.owner.fetchval("SELECT expires_at FROM hall.limit_quote WHERE id = $1", content["quote_id"])
+    stored: Any = await hall.owner.fetchval(
+        "SELECT expires_at FROM hall.limit_quote WHERE id = $1", content["quote_id"]
+    )
     assert abs(datetime.fromisoformat(content["valid_until"]) - stored) < timedelta(milliseconds=1)
 
 
@@ -176,8 +180,12 @@ async def test_a_report_is_appended_and_its_hashes_are_held_by_the_table(hall: H
                       "TRUNCATE hall.credit_report_look"):  # fmt: skip
         with pytest.raises(asyncpg.RestrictViolationError):
             await hall.owner.execute(statement)
-    forged = "INSERT INTO hall.credit_report SELECT $1, $2, uscc, content || $3::text::jsonb, enterprise_part || $4::text" \
-        "::jsonb, sha256, issued_by, issued_at, valid_until FROM hall.credit_report WHERE id = $5"  # fmt: skip
+    forged = """
+        INSERT INTO hall.credit_report
+        SELECT $1, $2, uscc, content || $3::text::jsonb, enterprise_part || $4::text::jsonb, sha256, issued_by,
+            issued_at, valid_until
+        FROM hall.credit_report WHERE id = $5
+        """
     other = await quoted(hall, await uscc_of(hall, firm), limit_fen=1)
     for content, own in (('{"limit_fen": 99}', "{}"), ("{}", '{"conditional_limit_fen": 99}')):
         with pytest.raises(asyncpg.CheckViolationError):
@@ -278,7 +286,9 @@ async def test_the_holder_of_a_live_claim_reads_until_its_claim_ends(
     outlet, _ = await made.outlet(hall.owner, own.institution)
     await hall.owner.execute("UPDATE hall.client SET outlet_id = $2 WHERE id = $1", sister.client_id, outlet)
     assert problem(await looked(sister, report)) == NOT_FOUND
-    await made.act(hall.owner, own.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="x")
+    await made.act(
+        hall.owner, own.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="x"
+    )
     assert problem(await looked(client, report)) == NOT_FOUND
 
 
@@ -370,7 +380,7 @@ async def test_a_report_is_valid_as_long_as_its_quote(hall: Hall, firm: Client) 
 
 
 async def test_verifying_has_the_pace_of_other_public_paths(database: str, home: Path) -> None:
-    async with serving(database, home, rate_limits=True) as hall:
-        answers = await asyncio.gather(*(verified(hall, made.new("cr"), "0" * 64) for _ in range(3 * CALLS.burst)))
+    async with serving(database, home, rate_limits=True, processes=CALLS.burst) as hall:
+        answers = [await verified(hall, made.new("cr"), "0" * 64) for _ in range(5)]
         assert {one.status_code for one in answers} == {200, 429}
         assert all("RateLimit" in one.headers for one in answers)

@@ -67,8 +67,10 @@ def test_where_speed_decides_it_is_found_and_size_is_not_blamed() -> None:
     found = fairness(history(1, 400, {"stream": 3.0}))
     told = by_name(found)
     assert differing(found) == {
-        "stream": "wins more than its share", "poll": "wins less than its share", "snapshot": "wins less than its share",
-    }  # fmt: skip
+        "stream": "wins more than its share",
+        "poll": "wins less than its share",
+        "snapshot": "wins less than its share",
+    }
     stream = told["connection", "stream"]
     assert stream.wins is not None
     assert stream.expected_hundredths is not None
