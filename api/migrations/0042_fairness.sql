@@ -13,15 +13,16 @@ comment on column hall.grab_attempt.means is 'the quickest by which the client t
 call hall.append_only('hall.grab_attempt');
 
 create function hall.note_attempt(p_actor jsonb, p_round hall.round, p_outlet text, p_at timestamptz) returns void
-language sql volatile as $$
-    -- A row an outlet and no lock that another attempt waits for: the race is the hot path. A loser's further tries add nothing.
+language plpgsql as $$
+-- A row an outlet and no lock that another's attempt waits for: the race is the hot path. Further tries add nothing.
+begin
     insert into hall.grab_attempt (fr_id, round, outlet_id, means, at)
         values (p_round.fr_id, p_round.n, p_outlet, coalesce((
             select p.means from hall.read_position p
             where p.client_id = p_actor ->> 'client' and p.outlet_id in ('', p_outlet) and p.at >= p_round.published_at
             order by array_position(array['stream', 'poll', 'snapshot'], p.means) limit 1), 'none'), p_at)
-        on conflict do nothing
-$$;
+        on conflict do nothing;
+end $$;
 
 create function hall.attempts_between(p_from timestamptz, p_to timestamptz)
 returns table (fr_id text, round integer, institution_id text, size_class text, means text, won boolean)

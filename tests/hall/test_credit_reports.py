@@ -1,8 +1,6 @@
 """Credit reports: a quote is frozen, banks look under a consent and are counted, anybody asks whether one stands."""
 
 import asyncio
-import json
-import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -46,30 +44,8 @@ async def uscc_of(hall: Hall, client: Client) -> str:
 
 
 async def quoted(hall: Hall, uscc: str, limit_fen: int = 30_000_000, scheme: str = "torch-points") -> str:
-    """A quote on a decision as the engine writes it: the debts feed is missing, half the points are its own word."""
-    decision = f"d{secrets.token_hex(12)}"
-    answer = {
-        "uscc": uscc, "decision_id": decision, "outcome": "eligible", "limit_fen": limit_fen,
-        "conditional_limit_fen": CONDITIONAL_FEN, "conditions": ["pbc_report"], "rate_bp": 377, "score": 612,
-        "grade": "B1", "innovation_points": 53.27, "binding": "BOUND_STATUS_CAP", "missing_feeds": ["debts"],
-        "reasons": json.dumps([{"code": "BOUND_STATUS_CAP", "cny": 3_000_000, "zh": "额度由产品额度上限决定",
-                                "en": "the cap decides"}], ensure_ascii=False),
-    }  # fmt: skip
-    features = {feed.name: "complete" for feed in FEEDS} | {"debts_feed": "missing", "points_own_word_bp": 2600}
-    await hall.owner.execute(
-        "INSERT INTO hall.rulebook VALUES ('torch-points@2026-11-01#f84ff56122ab', $1, $2, 'sizes') "
-        "ON CONFLICT DO NOTHING",
-        POLICY, RULESET,
-    )  # fmt: skip
-    await hall.owner.execute(
-        "INSERT INTO hall.decision VALUES ($1, $2, '2026-07-01', 'eligible', $3, '20260701-4db58b39cc50', "
-        "'torch-points@2026-11-01#f84ff56122ab', $4, 'made', hall.hall_now(), $5::text::jsonb, $6)",
-        decision, uscc, limit_fen, "79" * 32, made.json_of({"answer": answer, "features": features}), "",
-    )  # fmt: skip
-    return str(await hall.owner.fetchval(
-        "SELECT hall.keep_quote($1, $2, $3, 'eligible', $4, hall.hall_now() + interval '30 days')",
-        uscc, scheme, decision, limit_fen,
-    ))  # fmt: skip
+    """A quote whose conditional limit is a number of its own."""
+    return await made.quote(hall.owner, uscc, scheme, limit_fen=limit_fen, conditional_limit_fen=CONDITIONAL_FEN)
 
 
 async def issued(hall: Hall, client: Client, **quote: Any) -> dict[str, Any]:
@@ -107,7 +83,7 @@ async def test_a_report_freezes_the_quote_and_both_sides_compute_its_hash(hall: 
     assert content["reasons"][0]["zh"] == "额度由产品额度上限决定"
     assert content["conditions"] == ["pbc_report"]
     assert content["model_version"] == "20260701-4db58b39cc50"
-    assert (content["ruleset_version"], content["input_sha256"]) == ("jifen-default.2026-11-01", "79" * 32)
+    assert (content["ruleset_version"], content["input_sha256"]) == ("jifen-default.2026-11-01", made.HASH)
     assert RULESET is not None
     assert content["policy_sha256"] == sha256(POLICY.encode()).hexdigest()
     assert content["ruleset_sha256"] == sha256(RULESET.encode()).hexdigest()
@@ -259,6 +235,17 @@ async def test_a_bank_without_a_consent_that_fits_finds_nothing_and_its_try_is_l
     assert problem(refused) == problem(unknown) == NOT_FOUND
     assert set(refused.json()) == set(unknown.json())
     assert await accesses(hall) == [("credit-report", "financing", own.institution, None, "consent-missing")]
+
+
+async def test_a_bank_whose_consent_was_revoked_finds_nothing(
+    hall: Hall, firm: Client, bank: tuple[made.Bank, Client]
+) -> None:
+    report, uscc = await issued(hall, firm), await uscc_of(hall, firm)
+    consent = await made.consent(hall.owner, uscc, recipients=[bank[0].institution])
+    assert (await looked(bank[1], report)).status_code == 200
+    assert (await firm.post(f"/v1/enterprises/{uscc}/consents/{consent}/revoke")).status_code == 200
+    assert problem(await looked(bank[1], report)) == NOT_FOUND
+    assert [row[-1] for row in await accesses(hall)] == [None, "consent-revoked"]
 
 
 async def test_other_enterprises_portals_and_roles_find_no_report(hall: Hall, firm: Client) -> None:
