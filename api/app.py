@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.changes import headers_of, parse_changes, shipped
 from api.door import Door
 from api.openapi import document
 from api.problems import answer_of, problem_of
@@ -22,8 +23,17 @@ Amounts are whole fen (0.01 CNY), rates basis points per year, times RFC 3339 in
 creates or acts carries an `Idempotency-Key`: whatever became of the answer, repeating it with the same key is safe."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application of one process; whoever serves it puts the running service at `app.state.service`."""
+def create_app(settings: Settings, changes: str | None = None) -> FastAPI:
+    """The application of one process; whoever serves it puts the running service at `app.state.service`.
+
+    Args:
+        settings: of the process.
+        changes: text of a file of changes (G2) instead of the program's own.
+
+    Raises:
+        PolicyError: the file of changes is wrong.
+    """
+    told = parse_changes(shipped() if changes is None else changes, _operation_ids())
     app = FastAPI(
         title="jifen hall",
         version="1",
@@ -38,7 +48,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(HTTPException, _answered)
     app.add_exception_handler(RequestValidationError, _answered)
-    app.add_middleware(Door, behind_tls=settings.behind_tls, forms=frozenset({"/oauth/token"}))
+    app.state.changes = told
+    deprecated = {name: headers_of(change) for name, change in told.deprecated().items()}
+    app.add_middleware(Door, behind_tls=settings.behind_tls, forms=frozenset({"/oauth/token"}), deprecated=deprecated)
     app.openapi = partial(document, app)
     return app
 
@@ -61,6 +73,10 @@ async def _answered(request: Request, error: Exception) -> Response:
 def _methods(path: str) -> set[str]:
     routes = [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
     return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+
+
+def _operation_ids() -> set[str]:
+    return {_operation_id(route) for router in routers() for route in router.routes if isinstance(route, APIRoute)}
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -1,4 +1,4 @@
-"""Commands of the ledger: the invariants, and the outcomes that models learn from."""
+"""Commands of the ledger: the invariants, the outcomes that models learn from, the fairness of a month."""
 
 import asyncio
 import time
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from data_contracts.errors import UsageError
+
 if TYPE_CHECKING:
     from api.database import Connection
 
 ledger = typer.Typer(no_args_is_help=True)
-exports = typer.Typer(no_args_is_help=True, help="Write what the hall knows as source files.")
+exports = typer.Typer(no_args_is_help=True, help="Write what the hall knows as files.")
 ledger.add_typer(exports, name="export")
 
 
@@ -32,6 +34,33 @@ def outcomes_command(
             return await export_outcomes(pool, file)
 
     typer.echo(f"{file}: {asyncio.run(exported()):,} outcomes")
+
+
+@exports.command("fairness")
+def fairness_command(
+    file: Annotated[Path, typer.Argument(help="To write: .json or .csv; replaced whole or not at all.")],
+    month: Annotated[str, typer.Option("--month", help="By the day the gate opened, in Beijing, such as 2026-11.")],
+) -> None:
+    """Write win shares by size of institution and by connection, with an exact test of equal opportunity.
+
+    What it can say and what not stands in docs/operations.md.
+
+    Example: jifen export fairness fairness.json --month 2026-11
+    """
+    import re
+
+    from api.database import database_url, pool_of
+    from api.fairness_reports import MONTH, export_fairness
+    from api.settings import Settings
+
+    if re.fullmatch(MONTH, month, re.ASCII) is None:
+        raise UsageError(f"{month}: name a month as 2026-11")
+
+    async def exported() -> int:
+        async with database_url(Settings()) as url, pool_of(url) as pool:
+            return await export_fairness(pool, file, month)
+
+    typer.echo(f"{file}: {asyncio.run(exported()):,} groups")
 
 
 @ledger.command("invariants")

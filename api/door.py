@@ -8,7 +8,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import structlog
@@ -44,10 +44,19 @@ class Door:
         app: what lies behind.
         behind_tls: whether clients reach us by HTTPS.
         forms: paths whose body is a form (RFC 6749), not JSON.
+        deprecated: by operation, headers that each of its answers carries (G2).
     """
 
-    def __init__(self, app: ASGIApp, *, behind_tls: bool = False, forms: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        behind_tls: bool = False,
+        forms: frozenset[str] = frozenset(),
+        deprecated: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    ) -> None:
         self._app = app
+        self._deprecated = deprecated or {}
         self._behind_tls = behind_tls
         self._forms = forms
 
@@ -68,6 +77,9 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._dress(message, state)
+                if status != 405:  # the router then names another method's operation
+                    for name, value in self._deprecated.get(getattr(scope.get("route"), "name", ""), ()):
+                        MutableHeaders(scope=message).append(name, value)
             await send(message)
 
         try:

@@ -69,6 +69,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas["Problem"] = _PROBLEM
         for method, operation in operations(made):
             _complete(method, operation)
+            if operation["operationId"] in app.state.changes.deprecated():
+                operation["deprecated"] = True
         app.openapi_schema = made
     return app.openapi_schema
 

@@ -40,6 +40,10 @@ class Feed:
         """The last day that marks must cover by `as_of`."""
         return filings_due_until(as_of) if self.source == "tax_filings" else marks_due_until(as_of)
 
+    def due_from(self, as_of: date) -> date:
+        """The first day that they must cover."""
+        return months_before(as_of, self.months) if self.months else self.due_until(as_of)
+
 
 FEEDS = (
     Feed("invoices_out_feed", "invoices", "out", 12),
@@ -117,7 +121,7 @@ def _feeds(as_of: date) -> pl.DataFrame:
             "feed": [feed.name for feed in FEEDS],
             "source": [feed.source for feed in FEEDS],
             "direction": [feed.direction for feed in FEEDS],
-            "start": [months_before(as_of, feed.months) if feed.months else feed.due_until(as_of) for feed in FEEDS],
+            "start": [feed.due_from(as_of) for feed in FEEDS],
             "due": [feed.due_until(as_of) for feed in FEEDS],
         }
     )

@@ -116,6 +116,7 @@ begin
         perform hall.refuse('not-found');  -- T21: the card is hidden
     end if;
     if shown.state = 'taken' then
+        perform hall.note_attempt(p_actor, shown, place.id, at);
         return jsonb_build_object('refused', 'grab-lost', 'members', jsonb_build_object('round', shown.n,
             'next_round_possible', case when shown.n < hall.setting('rounds') then 'unknown' else 'false' end));
     end if;
@@ -167,6 +168,7 @@ begin
     perform hall.emit('fr/' || fr.id, 'fin.round.taken.v1', jsonb_build_object('fr_id', fr.id, 'round', shown.n),
         p_fr => fr.id, p_round => shown.n);
     if fr.state = 'broadcast' then perform hall.move_request(fr.id, 'T9', 'claimed', p_actor ->> 'client', at); end if;
+    perform hall.note_attempt(p_actor, shown, place.id, at);
     return jsonb_build_object('status', 201, 'body', jsonb_build_object('claim_id', made.id, 'fr_id', fr.id,
         'round', shown.n, 'fence', made.fence, 'state', made.state, 'lease_until', hall.iso(made.deadline),
         'deadline_contact', hall.iso(made.deadline)));

@@ -62,6 +62,7 @@ def test_the_program_has_the_commands_that_others_rely_on() -> None:
         "clients revoke",
         "invariants",
         "export outcomes",
+        "export fairness",
     }
 
 

@@ -19,6 +19,8 @@ import orjson
 
 from api.database import Connection
 from data_contracts.uscc import made_up_code
+from models.rulebooks import policy_text, ruleset_text
+from scoring.feeds import FEEDS
 
 HASH = "ab" * 32
 _numbers = itertools.count(1)
@@ -326,6 +328,43 @@ async def sign(connection: Connection, accepted: Claim, **given: Any) -> dict[st
             "document_sha256": HASH, "signed_on": str(today), "line_ends_on": str(today + timedelta(days=360)),
             "renewed_from": None} | given  # fmt: skip
     return await act(connection, accepted.bank.actor, "sign_facility", **args)
+
+
+async def quote(
+    connection: Connection, uscc: str, scheme: str = "torch-points", *, limit_fen: int = 30_000_000, **answered: Any
+) -> str:
+    """A quote on a decision as the engine writes it: the debts feed is missing, part of the points is its own word.
+
+    Args:
+        connection: as the owner.
+        uscc: an enterprise.
+        scheme: under it the limit is set where its quote binds.
+        limit_fen: the limit.
+        answered: columns of the decision's answer.
+    """
+    policy = policy_text("torch-points")[0]
+    decision, version = f"d{secrets.token_hex(12)}", "torch-points@2026-11-01#f84ff56122ab"
+    reason = {"code": "BOUND_STATUS_CAP", "cny": 3_000_000, "zh": "额度由产品额度上限决定", "en": "the cap decides"}
+    answer = {
+        "uscc": uscc, "decision_id": decision, "outcome": "eligible", "limit_fen": limit_fen,
+        "conditional_limit_fen": limit_fen, "conditions": ["pbc_report"], "rate_bp": 377, "score": 612, "grade": "B1",
+        "innovation_points": 53.27, "binding": "BOUND_STATUS_CAP", "missing_feeds": ["debts"],
+        "reasons": json_of([reason]),
+    } | answered  # fmt: skip
+    features = {feed.name: "complete" for feed in FEEDS} | {"debts_feed": "missing", "points_own_word_bp": 2600}
+    await connection.execute(
+        "INSERT INTO hall.rulebook VALUES ($1, $2, $3, 'sizes') ON CONFLICT DO NOTHING",
+        version, policy, ruleset_text(policy),
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO hall.decision VALUES ($1, $2, '2026-07-01', 'eligible', $3, '20260701-4db58b39cc50', $4, $5, "
+        "'made', hall.hall_now(), $6::text::jsonb, '')",
+        decision, uscc, limit_fen, version, HASH, json_of({"answer": answer, "features": features}),
+    )  # fmt: skip
+    return str(await connection.fetchval(
+        "SELECT hall.keep_quote($1, $2, $3, 'eligible', $4, hall.hall_now() + interval '30 days')",
+        uscc, scheme, decision, limit_fen,
+    ))  # fmt: skip
 
 
 async def _move_request(connection: Connection, fr: str, edge: str, state: str) -> None:

@@ -125,7 +125,8 @@ async def _requests(here: Town) -> None:
     for state in ("held", "contacted", "offered", "accepted"):
         here.claims[state] = await made.claim(owner, await request("broadcast"), here.mine, state)
     offered = here.claims["offered"]
-    quote = await owner.fetchval("SELECT id FROM hall.limit_quote LIMIT 1")
+    quote = await made.quote(owner, here.firm, "ordinary", limit_fen=LIMIT_FEN)
+    issued = await here["enterprise"].post("/v1/credit-reports", {"quote_id": quote})
     here.things |= {
         "fr_id": opened,
         "draft": drafted,
@@ -133,7 +134,8 @@ async def _requests(here: Town) -> None:
         "claim_id": here.claims["contacted"].id,
         "offer_id": offered.offer or "",
         "consent_id": consent,
-        "quote_id": quote or made.new("lq"),
+        "quote_id": quote,
+        "report_id": issued.json()["report_id"],
         "outlet_id": here.mine.outlet,
         "institution_id": here.mine.institution,
         "product_id": here.mine.product,

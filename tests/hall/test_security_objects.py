@@ -126,6 +126,8 @@ def ways(here: Town) -> dict[str, list[tuple[str, str, Any]]]:
             ("GET", f"/v1/facilities/{facility}", None),
             ("POST", f"/v1/facilities/{facility}/drawdowns", {"amount_fen": 5}),
             ("GET", f"/v1/limit-quotes/{there['quote_id']}", None),
+            ("POST", "/v1/credit-reports", {"quote_id": there["quote_id"]}),
+            ("GET", f"/v1/credit-reports/{there['report_id']}", None),
             ("POST", "/v1/limit-quotes", {"uscc": uscc, "scheme": "ordinary"}),
             ("GET", f"/v1/appeals/{there['appeal_id']}", None),
             ("POST", "/v1/appeals", {"claim_id": there["declined"], "reason": "other", "text": "x"}),

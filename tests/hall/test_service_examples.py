@@ -50,5 +50,7 @@ def test_the_examples_of_the_service_run(database: str, tmp_path: Path, monkeypa
     assert "I5" in said("invariants")
     said("export outcomes")
     assert Path("loan_outcomes.parquet").is_file()
+    said("export fairness")
+    assert Path("fairness.json").is_file()
     assert '"openapi"' in said("openapi")
     assert left == []
