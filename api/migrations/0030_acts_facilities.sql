@@ -962,18 +962,17 @@ language plpgsql security definer set search_path = hall, pg_temp as $$
 -- §11: itemised for the enterprise's side; totals for the holder of a live claim under the consent of its request, each
 -- look logged; nothing for anybody else.
 declare
-    fr hall.financing_request;
+    held record;
     consent text;
 begin
     if not exists (select 1 from hall.enterprise where uscc = p_uscc) then return null; end if;
     if hall.acts_for(p_actor, p_uscc) then return hall.exposure_items(p_uscc); end if;
-    select r.* into fr from hall.claim c join hall.financing_request r on r.id = c.fr_id
-        where r.uscc = p_uscc and hall.holds(p_actor, c) order by c.claimed_at desc limit 1;
-    if not found then return null; end if;
-    consent := hall.request_consent(fr, hall.hall_now(), p_actor ->> 'institution');
+    select * into strict held from hall.held_request(p_actor, p_uscc);
+    if (held.fr).id is null then return null; end if;
+    consent := hall.kept_consent(held.fr, held.at, p_actor ->> 'institution');
     perform hall.log_access(p_actor, p_uscc, 'exposure', 'financing', consent,
-        case when consent is null then hall.why_request_withheld(fr) end);
-    if consent is null then return jsonb_build_object('withheld', hall.why_request_withheld(fr)); end if;
+        case when consent is null then hall.why_request_withheld(held.fr) end, held.at);
+    if consent is null then return jsonb_build_object('withheld', hall.why_request_withheld(held.fr)); end if;
     return hall.exposure_totals(p_uscc);
 end $$;
 

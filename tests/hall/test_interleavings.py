@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from api.database import Connection
@@ -19,7 +20,8 @@ STEPPED = (
     "act_grab", "act_contact_enterprise", "act_give_up_claim", "act_make_offer", "act_accept_offer",
     "act_withdraw_request", "act_report_drawdown", "own_claim", "claim_is_over", "move_claim", "take_hold", "reserve",
     "void_reservation", "attribute_reservation", "announce_round", "sweep_claim", "set_limit", "locked_facility",
-    "square",
+    "square", "look_at_dossier", "look_at_request", "look_at_limits", "consent_for",
+    "act_revoke_consent",
 )  # fmt: skip
 AT_MOST = 14
 """Statements after which a session is interrupted, counted from its first; later ones are tried in the long form."""
@@ -34,6 +36,11 @@ OUTCOMES = {
     "accept and withdraw": {("ok", "stale-version"), ("stale-version", "ok"), ("illegal-transition", "ok")},
     "drawdown and limit cut": {("ok", "ok")},
     "release and offer": {("ok", "ok"), ("ok", "stale-fence")},
+    # Nothing is shown behind the end of the claim, or of the consent; before it, all is.
+    "dossier and release": {("ok", "ok"), ("nothing", "ok")},
+    "request and lapse": {("ok", "ok"), ("nothing", "ok"), ("ok", "nothing")},
+    "dossier and revocation": {("ok", "ok"), ("nothing", "ok")},
+    "limit and revocation": {("ok", "ok"), ("nothing", "ok")},
 }
 
 
@@ -102,6 +109,28 @@ async def release_and_offer(scene: Scene) -> tuple[Act, Act]:
     )  # fmt: skip
 
 
+async def dossier_and_release(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "contacted")
+    release = _act(claim.bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="x")
+    return _look(claim.bank.actor, "dossier", claim.id), release
+
+
+async def request_and_lapse(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "held")
+    await _overdue(scene, claim, milliseconds=8)
+    return _look(claim.bank.actor, "request", claim.fr), _sweep
+
+
+async def dossier_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    claim, revocation = await _revoked(scene)
+    return _look(claim.bank.actor, "dossier", claim.id), revocation
+
+
+async def limit_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    claim, revocation = await _revoked(scene)
+    return _look(claim.bank.actor, "limits", [claim.uscc], "financing"), revocation
+
+
 PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "claim and claim": claim_and_claim,
     "claim and lapse": claim_and_lapse,
@@ -109,6 +138,10 @@ PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "accept and withdraw": accept_and_withdraw,
     "drawdown and limit cut": drawdown_and_limit_cut,
     "release and offer": release_and_offer,
+    "dossier and release": dossier_and_release,
+    "request and lapse": request_and_lapse,
+    "dossier and revocation": dossier_and_revocation,
+    "limit and revocation": limit_and_revocation,
 }
 
 
@@ -166,6 +199,27 @@ def _act(who: dict[str, Any], name: str, **args: Any) -> Act:
 
 async def _sweep(connection: Connection) -> Any:
     return await connection.fetchval("SELECT hall.sweep_claim()")
+
+
+def _look(who: dict[str, Any], what: str, *args: Any) -> Act:
+    """A look; nothing where the data of the enterprise is not shown."""
+    places = ", ".join(f"${no}" for no in range(2, 2 + len(args)))
+    query = f"SELECT shown::text FROM hall.look_at_{what}($1::text::jsonb, {places}) AS shown"  # noqa: S608
+
+    async def look(connection: Connection) -> Any:
+        told = await connection.fetchval(query, made.json_of(who), *args)
+        return told if told is not None and not {"withheld", "card"} & set(orjson.loads(told)) else None
+
+    return look
+
+
+async def _revoked(scene: Scene) -> tuple[made.Claim, Act]:
+    """A claim on a request of an enterprise with one consent, and the revocation of that."""
+    uscc = await made.enterprise(scene.owner, limit_fen=10**12)
+    fr = await made.request(scene.owner, uscc, purpose=secrets.token_hex(4), amount_fen=1_000_000)
+    claim = await made.claim(scene.owner, fr, scene.banks[0], "contacted")
+    consent = await scene.owner.fetchval("SELECT consent_id FROM hall.financing_request WHERE id = $1", fr)
+    return claim, _act(made.enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
 
 
 def _claim(fr: str, bank: made.Bank) -> dict[str, Any]:
