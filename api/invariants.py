@@ -249,7 +249,8 @@ _MONEY = (
     ),
     Invariant(
         "I26",
-        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, none in the future",
+        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, or a case says so; none "
+        "is in the future",
         """
         SELECT d.id FROM hall.drawdown d JOIN hall.facility f ON f.id = d.facility_id
         WHERE d.amount_fen <= 0 OR d.drawn_on < f.signed_on OR hall.start_of(d.drawn_on) > d.resolved_at
@@ -257,10 +258,11 @@ _MONEY = (
         SELECT r.id FROM hall.repayment r JOIN hall.facility f ON f.id = r.facility_id
         WHERE r.amount_fen <= 0 OR r.repaid_on < f.signed_on OR hall.start_of(r.repaid_on) > r.at
         UNION ALL
-        SELECT r.id FROM hall.repayment r
-        WHERE r.repaid_on < (SELECT min(d.drawn_on) FROM hall.drawdown d WHERE d.facility_id = r.facility_id)
+        SELECT m.facility_id FROM hall.money_moved m WHERE m.amount_fen > 0
+        GROUP BY m.facility_id
+        HAVING min(m.day) FILTER (WHERE m.kind = 'repayment') < min(m.day) FILTER (WHERE m.kind = 'drawdown')
             AND NOT EXISTS (SELECT 1 FROM hall.hall_case k
-                WHERE k.kind = 'repaid-more-than-due' AND k.subject = 'facility/' || r.facility_id)
+                WHERE k.kind = 'repaid-before-drawn' AND k.subject = 'facility/' || m.facility_id)
         UNION ALL
         SELECT id FROM hall.facility WHERE line_ends_on <= signed_on OR hall.start_of(signed_on) > created_at
         """,

@@ -231,7 +231,9 @@ begin
     select * into strict f from hall.facility where id = p_facility for no key update;
     held := hall.locked_exposure(f.uscc);
     select coalesce(sum(amount_fen) filter (where kind = 'drawdown'), 0)::bigint as drawn,
-            coalesce(sum(amount_fen) filter (where kind = 'repayment'), 0)::bigint as repaid into sums
+            coalesce(sum(amount_fen) filter (where kind = 'repayment'), 0)::bigint as repaid,
+            min(day) filter (where kind = 'drawdown' and amount_fen > 0) as drawn_from,
+            min(day) filter (where kind = 'repayment' and amount_fen > 0) as repaid_from into sums
         from hall.money_moved where facility_id = f.id;
     owing := greatest(sums.drawn - sums.repaid, 0);
     line := case when f.is_line_over then 0 else f.line_fen end;
@@ -259,6 +261,12 @@ begin
             'yellow');
     else
         perform hall.close_case('repaid-more-than-due', 'facility/' || f.id, 'system', 'drawdowns cover repayments', p_at);
+    end if;
+    if sums.repaid_from < sums.drawn_from then
+        perform hall.open_case('repaid-before-drawn', 'facility/' || f.id, 'money was repaid on ' || sums.repaid_from
+            || ', before the first drawdown on ' || sums.drawn_from || '; a drawdown may not be reported yet', p_at, 'yellow');
+    else
+        perform hall.close_case('repaid-before-drawn', 'facility/' || f.id, 'system', 'the days are in order', p_at);
     end if;
     select * into strict f from hall.facility where id = p_facility;
     return f;
