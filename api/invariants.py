@@ -355,7 +355,8 @@ _TRACES = (
                     AND fired.reason ? 'due'
             WHERE f.uscc = l.uscc AND k.institution_id = l.institution_id AND k.claimed_at <= l.at
                 AND k.outlet_id = coalesce(who.outlet_id, k.outlet_id)
-                AND l.at < least(k.ended_at, k.deadline, (fired.reason ->> 'due')::timestamptz)) AS now) AS holds
+                AND l.at < least(k.ended_at, (fired.reason ->> 'due')::timestamptz,
+                    CASE WHEN f.suspended_at < k.deadline THEN 'infinity' ELSE k.deadline END)) AS now) AS holds
         WHERE l.institution_id IS NOT NULL AND l.withheld IS NULL AND NOT coalesce(
             l.at >= c.valid_from AND l.at < c.valid_to AND l.at < coalesce(r.revoked_at, 'infinity')
             AND (l.what <> 'dossier' OR holds.now)

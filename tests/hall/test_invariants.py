@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from api.cli import app
 from api.invariants import INVARIANTS, violated
 from tests.hall import made
-from tests.hall.steps import pass_time, sweep
+from tests.hall.steps import order, pass_time, sweep
 from tests.hall.test_ledger import report
 
 # What a fault would leave behind, with the guards that stand before it out of the way.
@@ -128,6 +128,25 @@ async def test_i17_sees_a_limit_shown_under_a_claim_that_was_not_the_readers_any
         await pass_time(owner, hours=1)
         assert "claim lapsed" in await sweep(owner)
     assert len(await owner.fetch(i17.sql)) == 1
+
+
+async def test_i17_allows_a_look_while_an_order_stops_the_claims_clock(owner: Any) -> None:
+    """X2: the claim lives by the clock as it stood, during the order and when it is looked back at."""
+    (i17,) = [one for one in INVARIANTS if one.name == "I17"]
+    bank = await made.bank(owner)
+    fr = await made.request(owner, await made.enterprise(owner, limit_fen=100), amount_fen=20)
+    claim = await made.claim(owner, fr, bank)
+    look = "SELECT hall.look_at_dossier($1::text::jsonb, $2) ->> 'uscc'"
+    await order(owner, fr, "suspend")
+    await pass_time(owner, days=9)
+    assert await owner.fetchval(look, made.json_of(bank.actor), claim.id) == claim.uscc
+    assert await owner.fetch(i17.sql) == []
+    await order(owner, fr, "resume")
+    assert await owner.fetch(i17.sql) == []
+    await order(owner, fr, "suspend")
+    await owner.execute("UPDATE hall.claim SET deadline = claimed_at + interval '1 hour'")
+    assert await owner.fetchval(look, made.json_of(bank.actor), claim.id) is None
+    assert len(await owner.fetch(i17.sql)) == 1, "a claim that was over when the order came"
 
 
 async def test_jifen_invariants_prints_each_and_exits_1_when_one_is_broken(
