@@ -126,11 +126,14 @@ begin
     end if;
 end $$;
 
-create function hall.with_latest_quote(fr hall.financing_request) returns hall.financing_request language plpgsql stable as $$
--- The request under the latest quote of its scheme, while no bank builds on the one before (a new quote is free).
+create function hall.with_latest_quote(
+    fr hall.financing_request, p_is_free boolean default false
+) returns hall.financing_request language plpgsql stable as $$
+-- The request under the latest quote of its scheme, while no bank builds on the one before (a new quote is free): by its
+-- state, or p_is_free, since its last live claim has just ended.
 declare latest hall.limit_quote;
 begin
-    if fr.state in ('quoted', 'broadcast', 'assisted') then
+    if p_is_free or fr.state in ('quoted', 'broadcast', 'assisted') then
         select * into latest from hall.limit_quote where uscc = fr.uscc and scheme = fr.scheme
             order by made_at desc, id desc limit 1;
         if found and latest.id is distinct from fr.quote_id then
@@ -142,9 +145,11 @@ begin
     return fr;
 end $$;
 
-create function hall.renew_quote(fr hall.financing_request) returns hall.financing_request language plpgsql as $$
+create function hall.renew_quote(
+    fr hall.financing_request, p_is_free boolean default false
+) returns hall.financing_request language plpgsql as $$
 -- Takes the latest quote into the request, whose lock is held.
-declare renewed hall.financing_request := hall.with_latest_quote(fr);
+declare renewed hall.financing_request := hall.with_latest_quote(fr, p_is_free);
 begin
     if renewed.quote_id is distinct from fr.quote_id then
         update hall.financing_request f set quote_id = renewed.quote_id, quote_fen = renewed.quote_fen,
@@ -179,9 +184,9 @@ end $$;
 create function hall.go_on_or_assist(
     fr hall.financing_request, p_next_edge text, p_assist_edge text, p_by text, p_at timestamptz, p_reason jsonb default '{}'
 ) returns void language plpgsql as $$
--- The next round while rounds are left and somebody could win it, else to the case manager (T10, T11, T13).
+-- The next round while rounds are left and somebody could win it, else to the case manager (T10, T11, T13). No claim lives.
 declare
-    standing hall.financing_request := hall.renew_quote(fr);
+    standing hall.financing_request := hall.renew_quote(fr, true);
     why text := hall.why_no_round(standing, p_at);
 begin
     if why is null and standing.round_no < hall.setting('rounds') then
