@@ -397,6 +397,7 @@ begin
     perform hall.end_claims(fr.id, 'K6', 'rejected', me, at, '{"why": "withdrawn"}');
     perform hall.void_reservation(fr.id);
     fr := hall.move_request(fr.id, 'T18', 'WITHDRAWN', me, at, jsonb_build_object('note', p_args ->> 'note'));
+    perform hall.close_case('assisted', 'fr/' || fr.id, me, 'withdrawn', at);
     return jsonb_build_object('status', 200, 'body',
         jsonb_build_object('fr_id', fr.id, 'state', fr.state, 'version', fr.version));
 end $$;
@@ -490,6 +491,7 @@ begin
         if fr.state = 'signed' then perform hall.cancel_signed_facility(fr.id, me, at); end if;
         fr := hall.move_request(fr.id, 'T19', 'CANCELLED', me, at,
             jsonb_build_object('order_no', proposal.order_no, 'approval_id', proposal.id));
+        perform hall.close_case(kind, 'fr/' || fr.id, me, 'cancelled', at) from unnest('{assisted,no-drawdown}'::text[]) as kind;
     elsif proposal.kind = 'suspend' then
         if fr.is_suspended or hall.is_final(fr.state) then
             perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', fr.is_suspended));
@@ -515,30 +517,40 @@ begin
         p_fr => case when live is not null then fr.id end, p_round => live);
 end $$;
 
+create function hall.resumed(
+    p_stood_from timestamptz, p_due timestamptz, p_at timestamptz, out minutes bigint, out at timestamptz
+) language sql stable as $$
+    -- The working minutes that were left when the clock stood still, and when they are over from p_at on.
+    select rest, hall.add_working_minutes(p_at, rest) from hall.working_minutes_between(p_stood_from, p_due) as rest
+$$;
+
 create function hall.start_clocks(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
 -- T21: every clock goes on with what was left of it when it stood still: working time with the working time, days with the
 -- days. What was set during the suspension has lost nothing before that. An offer's own day stays as it was signed and
 -- hashed: its life is the claim's deadline. A quote grows old meanwhile (a new one is free), and the end of a line is the
 -- contract's.
 begin
-    update hall.financing_request f set is_suspended = false, suspended_at = null,
-            deadline = case when due.minutes is null then f.deadline + (p_at - due.stood_from)
-                else hall.add_working_minutes(p_at, due.minutes) end,
-            deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes
-        from (select greatest(fr.suspended_at, fr.moved_at) as stood_from, case when fr.deadline_minutes is not null
-            then hall.working_minutes_between(greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as due
+    update hall.financing_request f set is_suspended = false, suspended_at = null, deadline = due.at,
+            deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes,
+            deadline_is_provisional = due.minutes is not null and not hall.calendar_knows(due.at)
+        from (select minutes, case when minutes is null then fr.deadline + (p_at - greatest(fr.suspended_at, fr.moved_at))
+                else hall.add_working_minutes(p_at, minutes) end as at
+            from (select case when fr.deadline_minutes is not null then hall.working_minutes_between(
+                greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as rest) as due
         where f.id = fr.id;
-    update hall.claim c set deadline = hall.add_working_minutes(p_at, due.minutes), deadline_from = p_at,
-            deadline_minutes = due.minutes,
-            deadline_is_provisional = not hall.calendar_knows(hall.add_working_minutes(p_at, due.minutes))
-        from (select k.id, hall.working_minutes_between(greatest(fr.suspended_at, k.moved_at), k.deadline) as minutes
-            from hall.claim k where k.fr_id = fr.id and k.deadline is not null) as due
-        where c.id = due.id;
-    update hall.drawdown d set due_at = hall.add_working_minutes(p_at, due.minutes)
-        from (select w.id, hall.working_minutes_between(greatest(fr.suspended_at, w.asked_at), w.due_at) as minutes
-            from hall.drawdown w join hall.facility a on a.id = w.facility_id
-            where a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null) as due
-        where d.id = due.id;
+    update hall.claim c set deadline = due.at, deadline_from = p_at, deadline_minutes = due.minutes,
+            deadline_is_provisional = not hall.calendar_knows(due.at)
+        from hall.claim k, lateral hall.resumed(greatest(fr.suspended_at, k.moved_at), k.deadline, p_at) as due
+        where c.id = k.id and k.fr_id = fr.id and k.deadline is not null;
+    update hall.drawdown d set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
+            due_is_provisional = not hall.calendar_knows(due.at)
+        from hall.drawdown w join hall.facility a on a.id = w.facility_id,
+            lateral hall.resumed(greatest(fr.suspended_at, w.asked_at), w.due_at, p_at) as due
+        where d.id = w.id and a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null;
+    update hall.hall_case c set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
+            due_is_provisional = not hall.calendar_knows(due.at)
+        from hall.hall_case k, lateral hall.resumed(greatest(fr.suspended_at, k.opened_at), k.due_at, p_at) as due
+        where c.id = k.id and hall.request_of(k.subject) = fr.id and k.closed_at is null and k.overdue_at is null;
     update hall.facility f set deadline = case when f.is_line_over then due.at
             else least(due.at, hall.start_of(f.line_ends_on + 2)) end
         from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (

@@ -262,6 +262,9 @@ begin
     else
         perform hall.close_case('repaid-more-than-due', 'facility/' || f.id, 'system', 'drawdowns cover repayments', p_at);
     end if;
+    if owing = 0 then
+        perform hall.close_case('owed-after-the-end', 'facility/' || f.id, 'system', 'nothing is owed', p_at);
+    end if;
     if sums.repaid_from < sums.drawn_from then
         perform hall.open_case('repaid-before-drawn', 'facility/' || f.id, 'money was repaid on ' || sums.repaid_from
             || ', before the first drawdown on ' || sums.drawn_from || '; a drawdown may not be reported yet', p_at, 'yellow');
@@ -315,9 +318,13 @@ begin
     if hall.outstanding(f) = 0 and f.state in ('written_off', 'compensated') then
         update hall.facility set deadline = null where id = f.id;
     end if;
+    if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated') then
+        perform hall.close_case('status-overdue', 'facility/' || f.id, p_by, 'no report is awaited any more', p_at);
+    end if;
     if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated')
             and (select state from hall.financing_request where id = f.fr_id) in ('signed', 'active') then
         perform hall.move_request(f.fr_id, 'T17', 'CLOSED', p_by, p_at, jsonb_build_object('facility_id', f.id));
+        perform hall.close_case('no-drawdown', 'fr/' || f.fr_id, p_by, 'the line has ended', p_at);
     end if;
 end $$;
 
@@ -549,6 +556,7 @@ begin
     update hall.facility set first_loan = (p_args ->> 'first_loan')::boolean, first_loan_evidence_sha256 = proof where id = f.id;
     perform hall.move_facility(f.id, 'active', p_by, p_at);
     perform hall.move_request(f.fr_id, 'T16', 'active', p_by, p_at, jsonb_build_object('facility_id', f.id));
+    perform hall.close_case('no-drawdown', 'fr/' || f.fr_id, p_by, 'drawn', p_at);
 end $$;
 
 create function hall.count_first_loan(p_facility text, p_at timestamptz) returns void language plpgsql as $$
@@ -605,6 +613,7 @@ begin
         where id = d.id returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
     perform hall.count_first_loan(f.id, at);
+    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_actor ->> 'client', 'paid', at);
     perform hall.tell_money(f, 'fin.drawdown.confirmed.v1', jsonb_build_object('drawdown_id', d.id,
         'amount_fen', d.amount_fen, 'bank_ref', d.bank_ref, 'over_limit_fen', f.over_limit_fen));
     return hall.money_answer(200, f, hall.drawdown_body(d));
@@ -647,6 +656,7 @@ begin
     update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null,
             due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
         where id = d.id returning * into d;
+    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_actor ->> 'client', 'refused', at);
     perform hall.tell_money(f, 'fin.drawdown.refused.v1',
         jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'reason', d.refused_for));
     return hall.money_answer(200, f, hall.drawdown_body(d));

@@ -291,6 +291,58 @@ async def test_l5_a_first_loan_that_never_was_counts_no_longer_and_the_others_st
             await owner.execute(statement)
 
 
+async def open_cases(owner: Any) -> list[str]:
+    return [one["kind"] for one in await owner.fetch("SELECT kind FROM hall.hall_case WHERE closed_at IS NULL")]
+
+
+@pytest.mark.parametrize("answer", ["confirm", "refuse"])
+async def test_p4_the_case_of_an_unanswered_drawdown_ends_with_the_answer(line: Signed, answer: str) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
+    asked = (await line.firm.post(at, {"amount_fen": 5})).json()["drawdown_id"]
+    await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
+    await swept(owner)
+    assert await open_cases(owner) == ["drawdown-unanswered"]
+    said = {"reason": "over-branch-limit"} if answer == "refuse" else {
+        "bank_ref": reference(), "drawn_on": str(line.today)}  # fmt: skip
+    done = await line.teller.post(f"{at}/{asked}/{answer}", said)
+    assert done.status_code == 200, done.text
+    assert await open_cases(owner) == []
+
+
+async def swept(owner: Any) -> list[str]:
+    fired: list[str] = []
+    while (what := await owner.fetchval("SELECT hall.sweep()")) is not None:
+        fired.append(what)
+    return fired
+
+
+async def test_l5_the_case_of_money_owed_after_the_end_ends_when_it_is_repaid(line: Signed) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}"
+    back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    assert (await line.teller.post(f"{at}/repayments", back)).status_code == 201
+    assert (await report(line.teller, line.facility, line.today, state="settled")).status_code == 200
+    wrong = {"corrects": back["bank_ref"], "bank_ref": reference(), "amount_fen": 15_000, "note": "typing error"}
+    assert (await line.teller.post(f"{at}/corrections", wrong)).status_code == 201
+    assert "owed-after-the-end" in await open_cases(owner)
+    rest = {"amount_fen": 5_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    assert (await line.teller.post(f"{at}/repayments", rest)).json()["facility"]["outstanding_fen"] == 0
+    assert "owed-after-the-end" not in await open_cases(owner)
+
+
+async def test_f9_the_case_of_a_missing_report_ends_with_the_facility(line: Signed) -> None:
+    owner = line.hall.owner
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
+    await swept(owner)
+    await owner.execute("UPDATE hall.facility SET deadline = hall.hall_now()")
+    await swept(owner)
+    assert "status-overdue" in await open_cases(owner)
+    today = str(await owner.fetchval("SELECT hall.today()"))
+    back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": today}
+    paid = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+    assert paid.json()["facility"]["state"] == "settled"
+    assert await open_cases(owner) == []
+
+
 async def test_l7_every_difference_is_classified_and_is_a_case_until_a_later_list_agrees(line: Signed) -> None:
     contract, ours = await line.hall.owner.fetchrow(
         "SELECT f.contract_no, d.bank_ref FROM hall.facility f JOIN hall.drawdown d ON d.facility_id = f.id"

@@ -217,6 +217,66 @@ async def test_t20_the_case_manager_declines_with_a_note_and_the_case_is_closed(
     )
 
 
+async def cases_of(owner: Connection, subject: str) -> list[tuple[str, str, bool]]:
+    """Kind, lamp and whether it is closed of the cases of a subject."""
+    found = await owner.fetch(
+        "SELECT kind, lamp, closed_at IS NOT NULL FROM hall.hall_case WHERE subject = $1 ORDER BY opened_at, id", subject
+    )
+    return [tuple(one) for one in found]
+
+
+@pytest.mark.parametrize("ended_by", ["withdrawal", "order", "case manager"])
+async def test_p4_the_case_of_a_request_with_a_person_ends_with_the_request(owner: Connection, ended_by: str) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", False)]
+    if ended_by == "withdrawal":
+        await act(owner, enterprise_actor(uscc), "withdraw_request", fr_id=fr, version=4, note=None)
+    elif ended_by == "order":
+        await order(owner, fr, "cancel")
+    else:
+        await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=4, to="DECLINED", note="sold")
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", True)]
+    await pass_time(owner, days=60)
+    assert await sweep(owner) == []
+
+
+async def test_p4_a_request_that_nobody_assists_in_time_is_one_case_and_the_supervisors(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    await pass_time(owner, days=40)
+    await sweep(owner)
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", False)]
+    assert await told(owner, "SELECT overdue_at IS NOT NULL FROM hall.hall_case") is True
+    await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=4, to="DECLINED", note="too late")
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", True)]
+
+
+@pytest.mark.parametrize("ended_by", ["drawdown", "order", "settlement"])
+async def test_t16_the_case_of_a_line_without_a_drawdown_ends_when_there_is_one_or_can_be_none(
+    owner: Connection, ended_by: str
+) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 20_000_000)
+    fr = await told(owner, "SELECT id FROM hall.financing_request")
+    await pass_time(owner, days=40)
+    await sweep(owner)
+    assert await cases_of(owner, f"fr/{fr}") == [("no-drawdown", "red", False)]
+    today = str(await told(owner, "SELECT hall.today()"))
+    if ended_by == "drawdown":
+        await act(owner, bank.actor, "report_drawdown", facility_id=facility, amount_fen=1_000_000, drawn_on=today,
+                  bank_ref="b", first_loan=False, evidence_sha256=made.HASH)  # fmt: skip
+    elif ended_by == "order":
+        await order(owner, fr, "cancel")
+    else:
+        await act(owner, bank.actor, "report_status", facility_id=facility, state="settled", as_of=today,
+                  days_past_due=0, five_class="normal", restructured=False)  # fmt: skip
+    assert await cases_of(owner, f"fr/{fr}") == [("no-drawdown", "red", True)]
+
+
 @pytest.mark.parametrize("reached", ["draft", "quoted", "broadcast", "held", "contacted", "offered", "accepted"])
 async def test_t18_withdrawing_ends_round_claims_and_reservation(owner: Connection, reached: str) -> None:
     uscc = await made.enterprise(owner, limit_fen=60_000_000)
