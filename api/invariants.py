@@ -331,8 +331,17 @@ _TRACES = (
             UNION ALL SELECT 'round/' || fr_id || '/' || n, fr_id, closes_at FROM hall.round WHERE state = 'open'
             UNION ALL SELECT 'facility/' || id, fr_id, deadline FROM hall.facility
             UNION ALL SELECT 'revocation/' || consent_id, NULL, due_at FROM hall.awaited_acknowledgement
-            UNION ALL SELECT 'case/' || id, NULL, due_at FROM hall.hall_case
+            UNION ALL SELECT 'case/' || id, hall.request_of(subject), due_at FROM hall.hall_case
                 WHERE closed_at IS NULL AND overdue_at IS NULL
+            UNION ALL SELECT 'drawdown/' || d.id, a.fr_id, d.due_at
+                FROM hall.drawdown d JOIN hall.facility a ON a.id = d.facility_id WHERE d.state = 'asked'
+            UNION ALL SELECT 'idle-claim/' || c.id, c.fr_id,
+                    greatest(c.claimed_at, c.deadline_from, least(o.closed_at, i.suspended_at))
+                FROM hall.claim c JOIN hall.outlet o ON o.id = c.outlet_id JOIN hall.institution i ON i.id = o.institution_id
+                WHERE c.state IN ('held', 'contacted') AND (o.is_closed OR i.is_suspended)
+            UNION ALL SELECT 'event/' || u.event_id, e.audience_fr, greatest(u.at, (SELECT max(lifted.at) FROM hall.event lifted
+                    WHERE lifted.subject = 'fr/' || e.audience_fr AND lifted.type = 'fin.request.resumed.v1'))
+                FROM hall.unpublishable u JOIN hall.event e ON e.id = u.event_id WHERE u.handled_at IS NULL
         ) AS late LEFT JOIN hall.financing_request f ON f.id = late.fr_id
         WHERE late.deadline < hall.hall_now() - interval '5 s' AND f.is_suspended IS NOT TRUE
             AND NOT EXISTS (SELECT 1 FROM hall.hall_case k

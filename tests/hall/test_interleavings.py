@@ -21,7 +21,7 @@ STEPPED = (
     "act_withdraw_request", "act_report_drawdown", "own_claim", "claim_is_over", "move_claim", "take_hold", "reserve",
     "void_reservation", "attribute_reservation", "announce_round", "sweep_claim", "set_limit", "locked_facility",
     "square", "look_at_dossier", "look_at_request", "look_at_limits", "consent_for",
-    "act_revoke_consent",
+    "act_revoke_consent", "act_correct",
 )  # fmt: skip
 AT_MOST = 14
 """Statements after which a session is interrupted, counted from its first; later ones are tried in the long form."""
@@ -41,6 +41,7 @@ OUTCOMES = {
     "request and lapse": {("ok", "ok"), ("nothing", "ok"), ("ok", "nothing")},
     "dossier and revocation": {("ok", "ok"), ("nothing", "ok")},
     "limit and revocation": {("ok", "ok"), ("nothing", "ok")},
+    "correction and drawdown": {("ok", "ok")},
 }
 
 
@@ -131,6 +132,25 @@ async def limit_and_revocation(scene: Scene) -> tuple[Act, Act]:
     return _look(claim.bank.actor, "limits", [claim.uscc], "financing"), revocation
 
 
+async def correction_and_drawdown(scene: Scene) -> tuple[Act, Act]:
+    """C2: the correction takes the first loan from one line of the enterprise, and gives it to the other."""
+    uscc = await made.enterprise(scene.owner, limit_fen=10_000_000)
+    today = str(await scene.owner.fetchval("SELECT hall.today()"))
+    lines = [await made.facility(scene.owner, uscc, bank, 2_000_000) for bank in scene.banks]
+    first, second = [
+        _act(bank.actor, "report_drawdown", facility_id=line, amount_fen=1_000, drawn_on=today, first_loan=True,
+             evidence_sha256=made.HASH, bank_ref=ref)
+        for bank, line, ref in zip(scene.banks, lines, refs := [secrets.token_hex(8) for _ in "12"], strict=True)
+    ]  # fmt: skip
+    await first(scene.owner)
+    await second(scene.owner)
+    correction = _act(scene.banks[0].actor, "correct", facility_id=lines[0], amount_fen=0, corrects=refs[0],
+                      bank_ref=secrets.token_hex(8), note="another firm's money")  # fmt: skip
+    more = _act(scene.banks[1].actor, "report_drawdown", facility_id=lines[1], amount_fen=1_000, drawn_on=today,
+                bank_ref=secrets.token_hex(8))  # fmt: skip
+    return correction, more
+
+
 PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "claim and claim": claim_and_claim,
     "claim and lapse": claim_and_lapse,
@@ -142,6 +162,7 @@ PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "request and lapse": request_and_lapse,
     "dossier and revocation": dossier_and_revocation,
     "limit and revocation": limit_and_revocation,
+    "correction and drawdown": correction_and_drawdown,
 }
 
 
@@ -191,6 +212,37 @@ async def test_two_acts_at_once_in_every_order_with_two_interruptions(
     database: str, owner: Connection, pair: str
 ) -> None:
     await played(database, owner, pair, whole=True)
+
+
+async def test_c2_looks_at_many_limits_take_their_locks_in_one_order(database: str, owner: Connection) -> None:
+    """Each wants what the other has, in the order asked; a third holds both up until they have begun."""
+    banks = [await made.bank(owner) for _ in "12"]
+    firms = sorted([await made.enterprise(owner, limit_fen=100) for _ in "1234"])
+    consents = {
+        uscc: await made.consent(owner, uscc, one_time=True, recipients=[bank.institution for bank in banks])
+        for uscc in firms
+    }
+    looks = [[firms[0], firms[1], firms[3]], [firms[3], firms[2], firms[0]]]
+    *sessions, third = [await asyncpg.connect(database) for _ in "123"]
+    try:
+        async with third.transaction():
+            held = [consents[firms[1]], consents[firms[2]]]
+            await third.execute("SELECT 1 FROM hall.consent WHERE id = ANY ($1) FOR NO KEY UPDATE", held)
+            shown = [
+                asyncio.create_task(_look(bank.actor, "limits", usccs, "financing")(session))
+                for bank, usccs, session in zip(banks, looks, sessions, strict=True)
+            ]
+            pids = [session.get_server_pid() for session in sessions]
+            async with asyncio.timeout(20):
+                while await owner.fetchval(WAITING, pids) < len(pids):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert None not in await asyncio.gather(*shown)
+    finally:
+        for session in (*sessions, third):
+            await session.close()
+
+
+WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pid = ANY ($1) AND NOT granted"
 
 
 def _act(who: dict[str, Any], name: str, **args: Any) -> Act:

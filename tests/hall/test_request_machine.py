@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from api.database import Connection
+from api.invariants import violated as broken
 from tests.hall import made
 from tests.hall.made import Refused, act, actor, enterprise_actor
 from tests.hall.steps import (
@@ -409,6 +410,62 @@ async def test_t21_an_order_is_lifted_without_a_gift_of_time_to_what_began_meanw
     await order(owner, fr, "resume")
     after = await told(owner, "SELECT deadline FROM hall.financing_request WHERE id = $1", fr)
     assert after - before < timedelta(minutes=2)
+
+
+async def test_t21_the_case_of_a_suspended_request_waits_with_it(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    await order(owner, fr, "suspend")
+    await pass_time(owner, days=60)
+    assert await sweep(owner) == []
+    assert (await broken(owner))["I15"] == []
+    await order(owner, fr, "resume")
+    assert await sweep(owner) == []
+    both = "SELECT due_at - deadline FROM hall.hall_case k JOIN hall.financing_request f ON k.subject = 'fr/' || f.id"
+    assert abs(await told(owner, both)) < timedelta(minutes=2)
+    await pass_time(owner, days=40)
+    assert "case opened" in await sweep(owner)
+    assert await told(owner, "SELECT overdue_at IS NOT NULL FROM hall.hall_case") is True
+
+
+async def test_t21_s6_what_was_left_stays_left_when_the_calendar_arrives_after_the_order(owner: Connection) -> None:
+    """A new calendar counts from where the order was lifted, for request, claim, drawdown and case alike."""
+    await owner.execute("CREATE TEMP TABLE known AS SELECT * FROM hall.calendar_year")
+    await owner.execute("DELETE FROM hall.calendar_year")
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 20_000_000)
+    signed = await told(owner, "SELECT fr_id FROM hall.facility")
+    await act(owner, enterprise_actor(uscc), "ask_drawdown", facility_id=facility, amount_fen=1_000)
+    claim = await made.claim(owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a"), bank)
+    await owner.execute(
+        """
+        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900), deadline_from = hall.hall_now(),
+            deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
+        """,
+        claim.id,
+    )
+    assisted = await drafted(owner, uscc, purpose="equipment")
+    await submit(owner, uscc, assisted, outcome="refer", limit_fen=0)
+    for fr in (signed, claim.fr, assisted):
+        await order(owner, fr, "suspend")
+    await pass_time(owner, days=20)
+    for fr in (signed, claim.fr, assisted):
+        await order(owner, fr, "resume")
+    clocks = """
+        SELECT 'fr' AS what, deadline AS due, deadline_is_provisional AS is_provisional FROM hall.financing_request
+        WHERE deadline_minutes IS NOT NULL
+        UNION ALL SELECT 'claim', deadline, deadline_is_provisional FROM hall.claim WHERE deadline IS NOT NULL
+        UNION ALL SELECT 'drawdown', due_at, due_is_provisional FROM hall.drawdown
+        UNION ALL SELECT 'case', due_at, due_is_provisional FROM hall.hall_case ORDER BY 1, 2
+    """
+    stood = [tuple(one) for one in await owner.fetch(clocks)]
+    assert [one[0] for one in stood] == ["case", "claim", "drawdown", "fr", "fr"]
+    assert [one[0] for one in stood if not one[2]] == []
+    await owner.execute("INSERT INTO hall.calendar_year SELECT * FROM known UNION ALL SELECT 2027, now()")
+    assert await told(owner, "SELECT hall.recompute_provisional()") == 5
+    assert [tuple(one) for one in await owner.fetch(clocks)] == [(what, due, False) for what, due, _ in stood]
 
 
 async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(owner: Connection) -> None:
