@@ -334,15 +334,19 @@ create function hall.serves(p_actor jsonb, f hall.facility) returns boolean lang
         or p_actor ->> 'outlet' = (select outlet_id from hall.claim where id = f.claim_id))
 $$;
 
-create function hall.locked_facility(p_actor jsonb, p_id text) returns hall.facility language plpgsql as $$
+create function hall.locked_facility(
+    p_actor jsonb, p_id text, p_with_others boolean default false
+) returns hall.facility language plpgsql as $$
 -- The facility under the locks of its request and itself, for its institution and the enterprise's side; it does not
--- exist for anybody else.
+-- exist for anybody else. An act that will lock other facilities of the enterprise too says so: of such acts one works at
+-- a time, since no order of theirs could be kept (C2).
 declare f hall.facility;
 begin
     select * into f from hall.facility where id = p_id;
     if not found or not (hall.serves(p_actor, f) or hall.acts_for(p_actor, f.uscc)) then
         perform hall.refuse('not-found');
     end if;
+    if p_with_others then perform pg_advisory_xact_lock(hashtextextended('facilities ' || f.uscc, 0)); end if;
     perform hall.locked_request(f.fr_id);
     select * into strict f from hall.facility where id = p_id for no key update;
     return f;
@@ -708,7 +712,7 @@ end $$;
 create function hall.act_correct(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- L5: a new entry says what a drawdown or repayment should have said; 0: it never was. Nothing is edited.
 declare
-    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id', true);
     at timestamptz := hall.hall_now();
     wrong hall.bank_reference;
 begin
@@ -718,6 +722,10 @@ begin
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     if wrong.kind = 'correction' then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/corrects", "rule": "names a drawdown or repayment; a later correction of it replaces an earlier one"}]}');
+    end if;
+    if f.first_loan then
+        -- Another may be the first loan then: it is locked before the exposure (C2).
+        perform 1 from hall.facility where uscc = f.uscc and id <> f.id order by id for no key update;
     end if;
     perform hall.take_reference(f, p_args ->> 'bank_ref', 'correction', at);
     insert into hall.correction (facility_id, institution_id, corrects, bank_ref, amount_fen, note, at, reported_by, cause)
@@ -767,7 +775,7 @@ create function hall.act_report_status(p_actor jsonb, p_args jsonb) returns json
 -- The bank says how the facility stands. Its state moves along the machine's edges; another report of the same state only
 -- puts the next one off. What was owed stays owed when it is written off; what a guarantor paid is repaid.
 declare
-    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id', p_args ->> 'renewed_from' is not null);
     at timestamptz := hall.hall_now();
     me text := p_actor ->> 'client';
     said text := p_args ->> 'state';

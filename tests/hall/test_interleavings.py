@@ -137,10 +137,11 @@ async def correction_and_drawdown(scene: Scene) -> tuple[Act, Act]:
     uscc = await made.enterprise(scene.owner, limit_fen=10_000_000)
     today = str(await scene.owner.fetchval("SELECT hall.today()"))
     lines = [await made.facility(scene.owner, uscc, bank, 2_000_000) for bank in scene.banks]
+    refs = [secrets.token_hex(8) for _ in lines]
     first, second = [
         _act(bank.actor, "report_drawdown", facility_id=line, amount_fen=1_000, drawn_on=today, first_loan=True,
              evidence_sha256=made.HASH, bank_ref=ref)
-        for bank, line, ref in zip(scene.banks, lines, refs := [secrets.token_hex(8) for _ in "12"], strict=True)
+        for bank, line, ref in zip(scene.banks, lines, refs, strict=True)
     ]  # fmt: skip
     await first(scene.owner)
     await second(scene.owner)
