@@ -108,11 +108,13 @@ declare
     at timestamptz;
     c hall.claim;
     is_suspended boolean;
+    is_closed boolean;
 begin
     select * into strict c from hall.claim where id = p_id for no key update;
-    select i.is_suspended into strict is_suspended from hall.institution i where i.id = c.institution_id;
+    select i.is_suspended, o.is_closed into strict is_suspended, is_closed
+        from hall.outlet o join hall.institution i on i.id = o.institution_id where o.id = c.outlet_id;
     at := hall.hall_now();
-    if c.state not in ('held', 'contacted') then return 'late'; end if;
+    if c.state not in ('held', 'contacted') or not (is_suspended or is_closed) then return 'late'; end if;
     c := hall.move_claim(c.id, 'K6', case when is_suspended then 'rejected' else 'released' end, 'system', at,
         jsonb_build_object('why', case when is_suspended then 'institution-suspended' else 'outlet-closed' end));
     perform hall.claim_is_over(c.fr_id, 'system', at, c.state);
