@@ -418,6 +418,9 @@ begin
     if old.id is null or old.id = p_new or old.state not in ('active', 'reduced', 'overdue') then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/renewed_from", "rule": "a facility of yours with this enterprise that may be renewed"}]}');
     end if;
+    if exists (select 1 from hall.facility where renewed_from = old.id) then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/renewed_from", "rule": "a facility that no other renews"}]}');
+    end if;
     perform hall.move_facility(old.id, 'renewed', p_by, p_at, jsonb_build_object('renewed_by', p_new));
     perform hall.square(old.id, 'line', p_at);
     perform hall.end_line_if_settled(old.id, p_by, p_at);
@@ -767,7 +770,8 @@ create function hall.wrong_status(p_args jsonb, f hall.facility) returns jsonb l
         ((p_args ->> 'written_off_fen' is not null) <> (state = 'written_off'), '/written_off_fen', 'named if and only if written off'),
         ((paid is not null) <> (state = 'compensated' and f.state <> 'compensated'), '/compensated_fen',
             'named with the report that a guarantor paid'),
-        ((paid is not null) <> (p_args ->> 'bank_ref' is not null), '/bank_ref', 'named with the compensation')
+        ((paid is not null) <> (p_args ->> 'bank_ref' is not null), '/bank_ref', 'named with the compensation'),
+        (p_args ->> 'renewed_from' <> f.renewed_from, '/renewed_from', 'the facility that was named before')
     ) as rules (is_so, pointer, rule) group by as_of
 $$;
 

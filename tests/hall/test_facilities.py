@@ -204,6 +204,32 @@ async def test_f8_a_renewal_makes_room_for_the_new_facility_and_the_old_one_ends
     assert await state(line.hall, old["fr_id"]) == "CLOSED"
 
 
+async def test_f8_a_facility_is_renewed_once_and_renews_one(line: Signed) -> None:
+    """Nor again when it went overdue after its renewal; and what a facility renews is not named anew."""
+    owner = line.hall.owner
+    numbers = iter("abc")
+
+    async def accepted() -> made.Claim:
+        fr = await made.request(owner, line.uscc, amount_fen=1_000, quote_fen=1_000, purpose=next(numbers))
+        return await made.claim(owner, fr, line.bank, "accepted")
+
+    new = (await made.sign(owner, await accepted(), renewed_from=line.facility))["facility_id"]
+    late = await report(line.teller, line.facility, line.today, state="overdue", days_past_due=9)
+    assert late.json()["state"] == "overdue"
+    with pytest.raises(made.Refused, match="validation") as refused:
+        await made.sign(owner, await accepted(), renewed_from=line.facility)
+    assert [one["pointer"] for one in refused.value.members["errors"]] == ["/renewed_from"]
+    third = (await made.sign(owner, await accepted()))["facility_id"]
+    for facility, named in ((third, line.facility), (new, third)):
+        drawn = {"amount_fen": 5, "bank_ref": reference(), "drawn_on": str(line.today)} | FIRST
+        assert (await line.teller.post(f"/v1/facilities/{facility}/drawdowns", drawn)).status_code == 201
+        again = await report(line.teller, facility, line.today, state="active", renewed_from=named)
+        assert code(again) == (422, "validation"), again.text
+        assert [one["pointer"] for one in again.json()["errors"]] == ["/renewed_from"]
+    same = await report(line.teller, new, line.today, state="active", renewed_from=line.facility)
+    assert (same.status_code, same.json()["renewed_from"]) == (200, line.facility)
+
+
 async def test_f10_f11_a_renewed_facility_may_default_and_the_rest_after_a_compensation_be_written_off(
     line: Signed,
 ) -> None:
