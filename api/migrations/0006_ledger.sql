@@ -136,7 +136,7 @@ create table hall.drawdown (
     institution_id text not null,
     amount_fen hall.fen not null check (amount_fen > 0),
     asked_by text not null check (asked_by in ('enterprise', 'institution')),
-    state text not null check (state in ('asked', 'confirmed', 'refused')),
+    state text not null check (state in ('asked', 'confirmed', 'refused', 'withdrawn', 'lapsed')),
     bank_ref text,
     drawn_on date,
     refused_for text,
@@ -155,6 +155,7 @@ create table hall.drawdown (
 );
 comment on column hall.drawdown.due_minutes is 'working minutes from due_from (S6)';
 comment on column hall.drawdown.due_from is 'when a suspension ended, from where the rest counts; null: asked_at';
+comment on column hall.drawdown.state is 'withdrawn: by the enterprise; lapsed: its line ended before an answer';
 comment on column hall.drawdown.asked_by is 'institution: it reported money that had moved already';
 create index drawdown_facility on hall.drawdown (facility_id);
 create index drawdown_due on hall.drawdown (due_at) where state = 'asked';

@@ -262,6 +262,7 @@ begin
     else
         perform hall.close_case('repaid-more-than-due', 'facility/' || f.id, 'system', 'drawdowns cover repayments', p_at);
     end if;
+    if f.is_line_over then perform hall.end_asked_drawdowns(f, p_at); end if;
     if owing = 0 then
         perform hall.close_case('owed-after-the-end', 'facility/' || f.id, 'system', 'nothing is owed', p_at);
     end if;
@@ -650,6 +651,30 @@ begin
     return hall.money_answer(201, f, hall.drawdown_body(d));
 end $$;
 
+create function hall.end_asked_drawdown(
+    f hall.facility, p_drawdown text, p_state text, p_by text, p_at timestamptz, p_reason text default null
+) returns hall.drawdown language plpgsql as $$
+-- Refused by the bank, withdrawn by the enterprise, or lapsed with its line: nothing was paid, and the amount is free again.
+declare d hall.drawdown;
+begin
+    update hall.drawdown set state = p_state, refused_for = p_reason, due_at = null, due_is_provisional = false,
+            resolved_at = p_at, resolved_by = p_by
+        where id = p_drawdown returning * into strict d;
+    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_by, p_state, p_at);
+    perform hall.tell_money(f, 'fin.drawdown.' || p_state || '.v1', jsonb_build_object('drawdown_id', d.id,
+        'amount_fen', d.amount_fen) || case when p_reason is null then '{}' else jsonb_build_object('reason', p_reason) end);
+    return d;
+end $$;
+
+create function hall.end_asked_drawdowns(f hall.facility, p_at timestamptz) returns void language plpgsql as $$
+-- A line that is over pays nothing more that was asked.
+declare asked text;
+begin
+    for asked in select id from hall.drawdown where facility_id = f.id and state = 'asked' order by id loop
+        perform hall.end_asked_drawdown(f, asked, 'lapsed', 'system', p_at);
+    end loop;
+end $$;
+
 create function hall.act_refuse_drawdown(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 declare
     f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
@@ -660,12 +685,22 @@ begin
     select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
-    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null,
-            due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
-        where id = d.id returning * into d;
-    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_actor ->> 'client', 'refused', at);
-    perform hall.tell_money(f, 'fin.drawdown.refused.v1',
-        jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'reason', d.refused_for));
+    d := hall.end_asked_drawdown(f, d.id, 'refused', p_actor ->> 'client', at, p_args ->> 'reason');
+    return hall.money_answer(200, f, hall.drawdown_body(d));
+end $$;
+
+create function hall.act_withdraw_drawdown(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- The enterprise takes back what it asked, as long as the bank has not answered.
+declare
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    at timestamptz := hall.hall_now();
+    d hall.drawdown;
+begin
+    perform hall.begin_act(p_actor);
+    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
+    if not found or not hall.acts_for(p_actor, f.uscc) then perform hall.refuse('not-found'); end if;
+    perform hall.expect_state(d.state, 'asked');
+    d := hall.end_asked_drawdown(f, d.id, 'withdrawn', p_actor ->> 'client', at);
     return hall.money_answer(200, f, hall.drawdown_body(d));
 end $$;
 

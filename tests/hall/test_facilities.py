@@ -11,6 +11,7 @@ import pytest
 
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.steps import order
 
 FIRST = {"first_loan": True, "evidence_sha256": made.HASH}
 
@@ -333,6 +334,48 @@ async def test_p4_the_case_of_an_unanswered_drawdown_ends_with_the_answer(line: 
     done = await line.teller.post(f"{at}/{asked}/{answer}", said)
     assert done.status_code == 200, done.text
     assert await open_cases(owner) == []
+
+
+async def test_l4_the_enterprise_takes_a_drawdown_back_and_may_ask_for_its_amount_again(line: Signed) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
+    asked = (await line.firm.post(at, {"amount_fen": 30_000})).json()["drawdown_id"]
+    await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
+    await swept(owner)
+    assert await open_cases(owner) == ["drawdown-unanswered"]
+    assert code(await line.firm.post(at, {"amount_fen": 1})) == (422, "over-facility")
+    assert code(await line.teller.post(f"{at}/{asked}/withdraw")) == (403, "scope-missing")
+    neighbour = await line.hall.client("enterprise", uscc=await made.enterprise(owner))
+    assert code(await neighbour.post(f"{at}/{asked}/withdraw")) == (404, "not-found")
+    back = await line.firm.post(f"{at}/{asked}/withdraw")
+    assert (back.status_code, back.json()["state"], back.json()["due_at"]) == (200, "withdrawn", None)
+    assert await open_cases(owner) == []
+    paid = {"bank_ref": reference(), "drawn_on": str(line.today)}
+    assert code(await line.teller.post(f"{at}/{asked}/confirm", paid)) == (409, "illegal-transition")
+    assert code(await line.firm.post(f"{at}/{asked}/withdraw")) == (409, "illegal-transition")
+    assert (await line.firm.post(at, {"amount_fen": 30_000})).status_code == 201
+    told = "SELECT count(*) FROM hall.event WHERE type = 'fin.drawdown.withdrawn.v1' AND institution_id = $1"
+    assert await owner.fetchval(told, line.bank.institution) == 1
+
+
+@pytest.mark.parametrize("ended_by", ["its last day", "settlement", "order"])
+async def test_l4_a_drawdown_that_was_asked_ends_with_its_line(hall: Hall, today: date, ended_by: str) -> None:
+    owner, uscc, bank = hall.owner, await made.enterprise(hall.owner, limit_fen=100_000), await made.bank(hall.owner)
+    facility = await made.facility(owner, uscc, bank, 60_000)
+    firm, teller = await hall.client("enterprise", uscc=uscc), await hall.client("bank", institution=bank.institution)
+    assert (await firm.post(f"/v1/facilities/{facility}/drawdowns", {"amount_fen": 5})).status_code == 201
+    if ended_by == "its last day":
+        await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
+    elif ended_by == "order":
+        fr = await owner.fetchval("SELECT fr_id FROM hall.facility")
+        await order(owner, fr, "cancel")
+    else:
+        assert (await report(teller, facility, today, state="settled", restructured=False)).status_code == 200
+    await swept(owner)
+    (seen,) = (await firm.get(f"/v1/facilities/{facility}")).json()["drawdowns"]
+    assert (seen["state"], seen["due_at"]) == ("lapsed", None)
+    assert "drawdown-unanswered" not in await open_cases(owner)
+    told = "SELECT count(*) FROM hall.event WHERE type = 'fin.drawdown.lapsed.v1' AND uscc = $1"
+    assert await owner.fetchval(told, uscc) == 1
 
 
 async def swept(owner: Any) -> list[str]:
