@@ -115,14 +115,16 @@ create function hall.lock_live_round(p_fr text) returns void language sql as $$
 $$;
 
 create function hall.end_live_round(p_fr text, p_at timestamptz) returns void language plpgsql as $$
--- Closes the request's live round, if any, and tells its audience that the card is gone. The round's lock is held.
+-- Closes the request's live round, if any, and tells its audience that the card is gone, if it is out: nobody hears of one
+-- that he was not shown. The round's lock is held.
 declare ended hall.round;
 begin
     update hall.round set state = 'closed', ended_at = p_at where fr_id = p_fr and state in ('announced', 'open')
         returning * into ended;
     if found then
         perform hall.emit('fr/' || p_fr, 'fin.round.closed.v1', jsonb_build_object('fr_id', p_fr, 'round', ended.n),
-            p_fr => p_fr, p_round => ended.n);
+            p_fr => case when ended.published_at is not null then p_fr end,
+            p_round => case when ended.published_at is not null then ended.n end);
     end if;
 end $$;
 
@@ -464,6 +466,7 @@ declare
     at timestamptz;
     proposal hall.approval;
     fr hall.financing_request;
+    hidden integer;
     me text := p_actor ->> 'client';
 begin
     perform hall.begin_act(p_actor);
@@ -499,23 +502,23 @@ begin
         update hall.financing_request set is_suspended = true, suspended_at = at where id = fr.id;
         -- The card is shown again when the order is lifted, and its gate opens anew behind that (F1).
         update hall.round set state = 'announced', published_at = null, opens_at = null, closes_at = null
-            where fr_id = fr.id and state = 'open';
-        perform hall.tell_suspension(fr, 'fin.request.suspended.v1');
+            where fr_id = fr.id and state = 'open' returning n into hidden;
+        perform hall.tell_suspension(fr, 'fin.request.suspended.v1', hidden);
     else
         if not fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": false}'); end if;
         perform hall.start_clocks(fr, at);
-        perform hall.tell_suspension(fr, 'fin.request.resumed.v1');
+        perform hall.tell_suspension(fr, 'fin.request.resumed.v1',
+            (select n from hall.round where fr_id = fr.id and state in ('announced', 'open')));
     end if;
     return jsonb_build_object('status', 200, 'body', jsonb_build_object('approval_id', proposal.id, 'fr_id', fr.id,
         'kind', proposal.kind, 'state', fr.state, 'version', fr.version));
 end $$;
 
-create function hall.tell_suspension(fr hall.financing_request, p_type text) returns void language plpgsql as $$
-declare live integer := (select n from hall.round where fr_id = fr.id and state in ('announced', 'open'));
-begin
-    perform hall.emit('fr/' || fr.id, p_type, jsonb_build_object('fr_id', fr.id, 'round', live), p_uscc => fr.uscc,
-        p_fr => case when live is not null then fr.id end, p_round => live);
-end $$;
+create function hall.tell_suspension(fr hall.financing_request, p_type text, p_round integer) returns void language sql as $$
+    -- p_round: whose card is hidden, or shown (again); null: none is.
+    select hall.emit('fr/' || fr.id, p_type, jsonb_build_object('fr_id', fr.id, 'round', p_round), p_uscc => fr.uscc,
+        p_fr => case when p_round is not null then fr.id end, p_round => p_round)
+$$;
 
 create function hall.resumed(
     p_stood_from timestamptz, p_due timestamptz, p_at timestamptz, out minutes bigint, out at timestamptz
