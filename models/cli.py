@@ -82,6 +82,10 @@ def data_import(
     kind: Annotated[str, typer.Argument(help="The data set: cumcm2020c.")],
     src: Annotated[Path, typer.Argument(help="Folder of the prepared data set.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write source files to; not the data set's own.")],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace source files that are no import of the set as well.")
+    ] = False,
 ) -> None:
     """Convert a real data set to source files.
 
@@ -94,7 +98,7 @@ def data_import(
     """
     from models.sources.importing import import_folder
 
-    for name, rows in import_folder(kind, src, folder).items():
+    for name, rows in import_folder(kind, src, folder, force=force).items():
         typer.echo(f"{name}: {rows:,} rows")
 
 

@@ -1,5 +1,6 @@
 """What a command may write over: files of its own, never facts and never somebody's own file."""
 
+import shutil
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_the_small_original_is_imported_into_a_folder_of_its_own(tmp_path: Path)
     (tmp_path / "a").mkdir()
     original(tmp_path / "a")
     assert "invoices: 2 rows" in done(tmp_path / "home", "data", "import", "cumcm2020c", tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["enterprises", "invoices", "loan_outcomes", "feeds"])
+def test_an_import_replaces_an_import_but_no_other_facts(name: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    original(tmp_path / "set")
+    again = ["data", "import", "cumcm2020c", tmp_path / "set", tmp_path / "own"]
+    done(tmp_path / "home", *again)
+    done(tmp_path / "home", *again)
+    shutil.copy(ground().park / f"{name}.parquet", tmp_path / "own" / f"{name}.parquet")
+    before = content(tmp_path)
+    assert_clear(run(tmp_path / "home", *again), 2, ["no import of cumcm2020c", "--force", f"{name}.parquet"])
+    assert content(tmp_path) == before
+    done(tmp_path / "home", *again, "--force")
+    done(tmp_path / "home", *again)
+    (tmp_path / "own" / f"{name}.parquet").write_text("dear diary", encoding="utf-8")
+    assert_clear(run(tmp_path / "home", *again), 2, ["no import of cumcm2020c", f"{name}.parquet"])
 
 
 @pytest.mark.parametrize(("src", "target"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "x/../a")])
