@@ -95,6 +95,11 @@ class Manifest(BaseModel):
     processor: str
     files: dict[str, str]
 
+    @property
+    def unpromised(self) -> tuple[str, ...]:
+        """Inputs without a promised direction: the certificate says nothing of them."""
+        return tuple(one["name"] for one in self.inputs if not one["direction"])
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -114,7 +119,7 @@ class Parts:
     """All that is stored of a model.
 
     Args:
-        references: for each input, values of the training sample in raw units, rising.
+        references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
     development: Development
@@ -128,7 +133,7 @@ class Model:
 
     Args:
         oof_log_odds, oof_defaulted: of each training row, for grade bounds.
-        references: for each input, values of the training sample in raw units, rising.
+        references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
     version: str

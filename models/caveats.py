@@ -1,7 +1,7 @@
 """What must be said aloud beside figures, in Chinese and English, one sentence a line.
 
-Of a label that is no 12-month default, of a day that the model should not have known, and of facts that did not count
-because their rows are in quarantine.
+Of a label that is no 12-month default, of columns that no certificate covers, of a day that the model should not have
+known, and of facts that did not count because their rows are in quarantine.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,19 @@ def undated_defaults(undated: int, defaults: int, months: int) -> tuple[str, ...
     said = (
         f"{undated:,} of {defaults:,} defaults carry no date of their own; this is no {months}-month PD. "
         f"{defaults:,}笔违约中{undated:,}笔没有日期,此处并非{months}个月违约概率。"
+    )
+    return (said,)
+
+
+def unpromised_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of columns from outside the catalogue, of which neither day nor direction is known."""
+    if not names:
+        return ()
+    said = (
+        f"{', '.join(names)}: from outside the catalogue, without the day on which it was known and without a promised "
+        "direction; the certificate says nothing of it, so what is better may lower a limit, what is withheld may "
+        f"raise it, and it may hold what was learned later. {'、'.join(names)}:目录之外的列,"
+        "未注明知悉日期,方向未经承诺,单调性证书不涵盖。"
     )
     return (said,)
 

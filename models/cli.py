@@ -242,15 +242,24 @@ def models_promote(
             help="Where the approval is written down; quotes the verdict on a model that does not beat a simple rule.",
         ),
     ],
+    allow_unpromised: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-unpromised",
+            help="Let a model in that was trained with this extra column; the hall cannot quote with it.",
+        ),
+    ] = None,
 ) -> None:
     """Make a challenger the champion; its certificate is computed anew first.
 
     Example: jifen models promote 20260701-0123456789ab --minutes "2026-07-02 §1: does not beat the log of sales alone"
     """
-    from models.registry import promote
+    from models.registry import promote, shown
 
-    act = promote(home(), version, minutes, at=datetime.now(UTC))
+    act = promote(home(), version, minutes, at=datetime.now(UTC), unpromised=allow_unpromised or [])
     typer.echo(f"champion {act.version}")
+    if names := shown(home(), version).manifest.unpromised:
+        typer.echo(f"warning: the hall refuses every limit quote while it is champion: it needs {', '.join(names)}")
 
 
 @models.command("champion")

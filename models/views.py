@@ -128,6 +128,7 @@ def development_view(trained: Trained) -> RenderableType:
             f"certificate: {'holds' if development.certificate.holds else 'DOES NOT HOLD'} "
             f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
             f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)"
+            + "".join(f"; says nothing of {one.name}" for one in development.pipeline.inputs if not one.direction)
         ),
         HOW_THE_BAG_IS_MADE,
         f"label: {LABEL}",
