@@ -353,7 +353,7 @@ def policy_check(file: Annotated[str, typer.Argument(help="Policy file, or the n
 
 @policy.command("show")
 def policy_show(name: Annotated[str, typer.Argument(help="Shipped policy or file.")] = DEFAULT_POLICY) -> None:
-    """Print a policy with the source of every number.
+    """Print all that decides under a policy, each number and rule with its source.
 
     Example: jifen policy show torch-points
     """
