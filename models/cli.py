@@ -109,20 +109,23 @@ def data_check(
 ) -> None:
     """Check every source file; bad rows go to DIR/quarantine with every rule they broke.
 
-    Exit 0 if every file could be read (rows in quarantine are counted, not an error), 3 if one could not.
+    Exit 0 if every file could be read (rows in quarantine are counted, not an error), 3 if one could not; the others
+    are checked all the same.
 
     Example: jifen data check park --report report.json
     """
     from models import progress, views
     from models.outputs import output_problems
-    from models.sources.folder import read_folder, write_quarantine
+    from models.sources.folder import examine, require_own_quarantine, write_quarantine
     from models.sources.writing import replacing
 
+    require_own_quarantine(folder)
     if report is not None and (problems := output_problems({report: "report"})):
         raise UsageError("the report cannot be written there", problems)
     with progress.working("reading and checking") as told:
-        found = read_folder(folder, on_progress=told)
-    written = write_quarantine(folder, found)
+        examined = examine(folder, on_progress=told)
+    found = examined.found
+    written = write_quarantine(folder, found, unread=examined.unread)
     progress.console().print(views.check_table(found))
     for warning in found.warnings:
         typer.echo(f"warning: {warning}")
@@ -131,7 +134,9 @@ def data_check(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         with replacing(report) as beside:
-            beside.write_text(views.check_json(found), encoding="utf-8")
+            beside.write_text(views.check_json(examined), encoding="utf-8")
+    if examined.fault is not None:
+        raise examined.fault
 
 
 @data.command("describe")

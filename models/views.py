@@ -16,7 +16,7 @@ from models.bagging import HOW_THE_BAG_IS_MADE
 from models.dataset import LABEL
 from models.development import Trained
 from models.registry import Entry
-from models.sources.folder import Folder
+from models.sources.folder import Examined, Folder
 from models.validation import CONFIDENCE, Development
 from scoring.catalogue import CATALOGUE
 from scoring.eligibility import ELIGIBLE, INELIGIBLE, REFER
@@ -68,10 +68,12 @@ def check_table(found: Folder, rules: int = 5) -> Table:
     return table
 
 
-def check_json(found: Folder) -> str:
-    """The same as JSON, for programs."""
+def check_json(examined: Examined) -> str:
+    """The same as JSON, for programs, with what keeps the folder from being used."""
+    found, fault = examined.found, examined.fault
     reports = {name: {**vars(report), "by_rule": dict(report.by_rule)} for name, report in found.reports.items()}
-    return json.dumps({"sources": reports, "warnings": found.warnings}, ensure_ascii=False, indent=1, default=list)
+    plain = {"sources": reports, "warnings": found.warnings, "unusable": fault.problems if fault is not None else []}
+    return json.dumps(plain, ensure_ascii=False, indent=1, default=list)
 
 
 def contract_table(columns: Sequence[Description]) -> RenderableType:

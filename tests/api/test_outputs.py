@@ -1,5 +1,7 @@
 """What a command may write over: files of its own, never facts and never somebody's own file."""
 
+import json
+import re
 import shutil
 from datetime import date
 from decimal import Decimal
@@ -77,6 +79,35 @@ def test_a_report_writes_over_an_earlier_report_only(town: Ground) -> None:
     mine.write_text('{"my": "settings"}', encoding="utf-8")
     assert_clear(run(town.home, "data", "check", town.park, "--report", mine), 2, ["mine.json is there already"])
     assert mine.read_text(encoding="utf-8") == '{"my": "settings"}'
+
+
+def test_a_check_goes_on_after_an_unusable_file_and_names_every_one(town: Ground) -> None:
+    path, report = town.park / "invoices.parquet", town.root / "report.json"
+    invoices = pl.read_parquet(path)
+    first = pl.int_range(pl.len()) == 0
+    invoices.with_columns(gross_fen=pl.when(first).then(pl.col("gross_fen") + 1).otherwise("gross_fen")).write_parquet(
+        path
+    )
+    (town.park / "debts.parquet").write_bytes(b"PAR1 torn")
+    (town.park / "feeds.parquet").write_bytes(b"")
+    ended = run(town.home, "data", "check", town.park, "--report", report)
+    assert_clear(ended, 3, ["debts.parquet: damaged", "feeds.parquet: is empty"])
+    assert re.search(
+        rf"invoices +{invoices.height:,} +{invoices.height - 1:,} +1 +0 +gross_not_net_plus_tax 1", ended.stdout
+    )
+    assert pl.read_csv(town.park / "quarantine" / "invoices.csv")["row"].to_list() == [1]
+    said = json.loads(report.read_text(encoding="utf-8"))
+    assert said["sources"]["invoices"]["quarantined"] == 1
+    assert {problem.split(":")[0] for problem in said["unusable"]} == {"debts.parquet", "feeds.parquet"}
+
+
+def test_a_check_removes_no_quarantine_that_it_did_not_write(town: Ground) -> None:
+    (town.park / "quarantine").mkdir()
+    (town.park / "quarantine" / "invoices.csv").write_text("dear,diary\n", encoding="utf-8")
+    before = content(town.root)
+    ended = run(town.home, "data", "check", town.park)
+    assert_clear(ended, 2, ["invoices.csv is there already and is no quarantine that jifen wrote"])
+    assert content(town.root) == before
 
 
 def test_scoring_again_replaces_its_own_files(town: Ground) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.sources import SOURCES
-from models.sources.folder import describe, read_folder, write_quarantine
+from models.sources.folder import describe, examine, read_folder, write_quarantine
 from models.sources.writing import FORMATS, Format, write_folder
 from tests import make
 
@@ -106,10 +106,51 @@ def test_the_quarantine_holds_the_original_row_its_file_its_number_and_every_rul
 def test_the_quarantine_of_an_earlier_check_is_removed(park: Path) -> None:
     place = park / "quarantine"
     place.mkdir()
-    (place / "debts.csv").write_text("stale")
+    (place / "debts.csv").write_text("file,row,rules,uscc\ndebts.csv,1,stale,\n")
     (place / "notes.txt").write_text("not ours")
     assert write_quarantine(park, read_folder(park)) == []
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
+
+
+def test_a_quarantine_that_no_check_wrote_is_neither_replaced_nor_removed(park: Path) -> None:
+    place = park / "quarantine"
+    place.mkdir()
+    mine = {"invoices.csv": b"uscc,known_on\n", "debts.csv": b"\xff\x00"}
+    for name, content in mine.items():
+        (place / name).write_bytes(content)
+    bad = [make.invoice(gross_fen=1)]
+    for records in (bad, [make.invoice()]):
+        make.frame("invoices", records).write_csv(park / "invoices.csv")
+        with pytest.raises(UsageError) as refused:
+            write_quarantine(park, read_folder(park))
+        assert [problem.split(" is there")[0] for problem in refused.value.problems] == [
+            str(place / "invoices.csv"),
+            str(place / "debts.csv"),
+        ]
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == mine
+
+
+def test_a_quarantine_that_is_a_file_is_said_so(park: Path) -> None:
+    (park / "quarantine").write_text("dear diary")
+    with pytest.raises(UsageError, match="is a file"):
+        write_quarantine(park, read_folder(park))
+
+
+def test_what_an_earlier_check_set_aside_of_a_file_that_is_torn_now_stays(park: Path) -> None:
+    make.frame("debts", [make.debt(overdue_days=-1)]).write_csv(park / "debts.csv")
+    write_quarantine(park, read_folder(park))
+    (park / "debts.csv").write_text("")
+    examined = examine(park)
+    assert examined.unread == {"debts"}
+    write_quarantine(park, examined.found, unread=examined.unread)
+    assert (park / "quarantine" / "debts.csv").is_file()
+
+
+def test_without_a_registry_no_row_is_called_a_strangers(park: Path) -> None:
+    (park / "enterprises.csv").write_text("")
+    reports = examine(park).found.reports
+    assert set(reports) == {"invoices", "debts"}
+    assert all(report.warnings == () for report in reports.values())
 
 
 def test_a_clean_folder_gets_no_quarantine(park: Path) -> None:
