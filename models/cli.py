@@ -131,6 +131,8 @@ def data_check(
         typer.echo(f"warning: {warning}")
     for file in written:
         typer.echo(f"quarantine: {file}")
+    if written:
+        typer.echo("what each code means: jifen data describe")
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         with replacing(report) as beside:
@@ -144,15 +146,20 @@ def data_describe(
     *,
     features: Annotated[bool, typer.Option("--features", help="Print the feature catalogue instead.")] = False,
 ) -> None:
-    """Print every column of every source file: type, null, what is allowed, meaning.
+    """Print every column of every source file: type, null, what is allowed, meaning; and the codes of the quarantine.
 
     Example: jifen data describe
     Example: jifen data describe --features
     """
     from models import progress, views
-    from models.sources.folder import describe
+    from models.sources.folder import describe, quarantine_codes
 
-    progress.console().print(views.feature_table() if features else views.contract_table(describe()))
+    console = progress.console()
+    if features:
+        console.print(views.feature_table())
+        return
+    console.print(views.contract_table(describe()))
+    console.print(views.codes_table(quarantine_codes()))
 
 
 @officer.command("train")

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from data_contracts.rules import Description
+from data_contracts.rules import Code, Description
 from models.bagging import HOW_THE_BAG_IS_MADE
 from models.dataset import LABEL
 from models.development import Trained
@@ -84,6 +84,15 @@ def contract_table(columns: Sequence[Description]) -> RenderableType:
         table = tables.setdefault(one.source, table_of(title, "column", "type", "null", "allowed", "名称", "meaning"))
         table.add_row(one.column, one.type, "yes" if one.nullable else "no", one.allowed, one.title, one.meaning)
     return Group(*tables.values())
+
+
+def codes_table(codes: Sequence[Code]) -> Table:
+    """What the rows of a quarantine did not keep, by code."""
+    table = table_of("隔离代码 Codes of the quarantine", "source", "code", "what a good row keeps")
+    table.columns[0].no_wrap = True
+    for one in codes:
+        table.add_row(one.source or "any", one.code, one.meaning)
+    return table
 
 
 def feature_table() -> Table:

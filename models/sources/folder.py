@@ -9,8 +9,9 @@ import polars as pl
 
 from data_contracts.checking import SEPARATOR, Checked, assembled
 from data_contracts.errors import ContractError, UsageError
-from data_contracts.rules import Description, described
+from data_contracts.rules import Code, Description, codes, described
 from data_contracts.sources import SOURCES, Sources
+from models.sources import csv_lines
 from models.sources.reading import read_source
 from models.sources.writing import FORMATS, replacing
 
@@ -227,3 +228,8 @@ def write_quarantine(folder: Path, found: Folder, *, unread: Collection[str] = (
 def describe() -> list[Description]:
     """Every column of every source, from the contracts."""
     return [column for source in SOURCES.values() for column in described(source)]
+
+
+def quarantine_codes() -> list[Code]:
+    """Every code that `rules` of a quarantine may hold."""
+    return [*codes(), *(Code("", code, meaning) for code, meaning in csv_lines.MEANINGS.items())]

@@ -96,6 +96,10 @@ def test_a_check_goes_on_after_an_unusable_file_and_names_every_one(town: Ground
         rf"invoices +{invoices.height:,} +{invoices.height - 1:,} +1 +0 +gross_not_net_plus_tax 1", ended.stdout
     )
     assert pl.read_csv(town.park / "quarantine" / "invoices.csv")["row"].to_list() == [1]
+    assert "what each code means: jifen data describe" in ended.stdout
+    described = done(town.home, "data", "describe")
+    assert "gross_not_net_plus_tax" in described
+    assert "conflicting_versions" in described
     said = json.loads(report.read_text(encoding="utf-8"))
     assert said["sources"]["invoices"]["quarantined"] == 1
     assert {problem.split(":")[0] for problem in said["unusable"]} == {"debts.parquet", "feeds.parquet"}

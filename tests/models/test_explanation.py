@@ -15,7 +15,7 @@ from models.explanation import REFERENCE_ONLY, TITLES, Earned, Explained, explan
 from models.progress import console
 from models.rulebooks import rulebook
 from models.scoring_run import explain_one
-from models.sources.folder import describe, read_folder
+from models.sources.folder import describe, quarantine_codes, read_folder
 from scoring.catalogue import CATALOGUE, SEEN
 from scoring.reasons import GROUPS
 from tests.ground import done, ground, run
@@ -128,6 +128,7 @@ def test_every_table_cuts_nothing_off_in_100_columns() -> None:
     for table in (
         views.check_table(found),
         views.contract_table(describe()),
+        views.codes_table(quarantine_codes()),
         views.feature_table(),
         views.limits_table(limits, names),
         views.summary_table(limits),

@@ -1,17 +1,23 @@
 """A data folder is judged as a whole, and its quarantine tells what was set aside."""
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import polars as pl
 import pytest
 
+from data_contracts import repeats
 from data_contracts.errors import ContractError, UsageError
+from data_contracts.parsing import FAILURE_SUFFIX
+from data_contracts.rules import rules_of
 from data_contracts.sources import SOURCES
-from models.sources.folder import describe, examine, read_folder, write_quarantine
+from models.sources import csv_lines
+from models.sources.folder import describe, examine, quarantine_codes, read_folder, write_quarantine
 from models.sources.writing import FORMATS, Format, write_folder
 from tests import make
 
@@ -170,6 +176,25 @@ def test_bad_rows_reach_the_doubts_of_the_sources(park: Path) -> None:
 
 def test_every_column_of_every_source_is_described() -> None:
     assert len(describe()) == sum(len(source.columns) for source in SOURCES.values())
+
+
+def test_every_code_that_a_quarantine_may_hold_is_explained_once() -> None:
+    explained = [(code.source, code.code) for code in quarantine_codes()]
+    assert len(set(explained)) == len(explained)
+    for name, source in SOURCES.items():
+        failures = (f"{column}_{FAILURE_SUFFIX[dtype]}" for column, dtype in source.types.items() if dtype != pl.String)
+        own = [rule.code for rule in rules_of(name)]
+        for code in {*own, *failures, *constants(repeats), *constants(csv_lines)}:
+            general = {("", f"COLUMN_{code.removeprefix(f'{column}_')}") for column in source.columns}
+            assert {(name, code), ("", code), *general} & set(explained), (name, code)
+
+
+def constants(module: ModuleType) -> list[str]:
+    """The codes that a module writes."""
+    found = [value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)]
+    codes = [value for value in found if re.fullmatch("[a-z]+(_[a-z]+)+", value)]
+    assert len(codes) >= 3
+    return codes
 
 
 @contextmanager
