@@ -4,7 +4,7 @@
         manifest.json        what the model is, how good, how made, and the SHA-256 of every other file
         pipeline.json        all of the pipeline but its boosters;  pipeline-0.txt, …: its boosters
         bag.json             the same of every bootstrap member;    bag-07-0.txt, …: their boosters
-        training.json        out-of-fold log-odds and labels; reference values of the inputs
+        training.json        log-odds out of fold and of its own, labels; reference values of the inputs
 
 The folder's name holds the hash of the manifest and the manifest the hash of each file, so one changed byte anywhere is
 noticed. Python's JSON writes floats so that they come back to the bit.
@@ -133,6 +133,7 @@ class Model:
 
     Args:
         oof_log_odds, oof_defaulted: of each training row, for grade bounds.
+        own_log_odds: of each training row, from the model itself, to see how far other firms are from these.
         references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
@@ -141,6 +142,7 @@ class Model:
     pipeline: Pipeline
     bag: tuple[Pipeline, ...]
     oof_log_odds: Floats
+    own_log_odds: Floats
     oof_defaulted: Flags
     references: Mapping[str, tuple[float, ...]]
 
@@ -212,13 +214,14 @@ def load(folder: Path) -> Model:
         pipeline, bag = _pipelines(folder)
         training = _json(folder / "training.json")
         references = {name: tuple(values) for name, values in training["references"].items()}
-        oof = np.array(training["oof_log_odds"], dtype=np.float64), np.array(training["oof_defaulted"], dtype=np.bool_)
+        odds = [np.array(training[name], dtype=np.float64) for name in ("oof_log_odds", "own_log_odds")]
+        defaulted = np.array(training["oof_defaulted"], dtype=np.bool_)
     except _UNREADABLE as error:
         raise ArtefactError(
             f"The stored model {folder.name} cannot be read.", [f"{type(error).__name__}: {error}"]
         ) from error
     _raise_if(folder, _broken_promises(manifest, pipeline, bag))
-    return Model(folder.name, manifest, pipeline, bag, *oof, references)
+    return Model(folder.name, manifest, pipeline, bag, odds[0], odds[1], defaulted, references)
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -247,6 +250,7 @@ def _texts(parts: Parts) -> dict[str, str]:
         "training.json": _dumped(
             {
                 "oof_log_odds": development.oof_log_odds.tolist(),
+                "own_log_odds": development.own_log_odds.tolist(),
                 "oof_defaulted": development.oof_defaulted.tolist(),
                 "references": {name: list(values) for name, values in parts.references.items()},
             }

@@ -326,6 +326,8 @@ def score_command(
     console = progress.console()
     console.print(views.summary_table(scored.limits))
     console.print(views.why_zero_table(scored.limits))
+    console.print(views.calibration_table(scored.calibration))
+    typer.echo(scored.stability)
     for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
     typer.echo(f"{scored.limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")

@@ -133,6 +133,7 @@ def development_view(trained: Trained) -> RenderableType:
         + "".join(f"; left out {count:,}: {why}" for why, count in trained.dataset.left_out.items() if count),
         (
             f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; "
+            f"of Gini {development.figures[0].metrics['gini'].mean:.3f}: {_interval(development, 'gini')}; "
             f"of log loss: {_interval(development, 'log_loss')}"
         ),
         (
@@ -241,6 +242,26 @@ def summary_table(limits: pl.DataFrame) -> Table:
             *(f"{row[name]:,}" for name in ("firms", "eligible", "refer", "ineligible", "lent")),
             cny(mean),
             cny(row["total"]),
+        )
+    return table
+
+
+def calibration_table(by_grade: pl.DataFrame) -> Table:
+    """What became of the training rows of each grade, beside what the model had expected of them."""
+    table = table_of(
+        "分级校准 Calibration by grade: training rows out of fold, at their own base rate; PD high as it sizes limits",
+        "grade",
+        *("rows", "defaults", "expected", "default rate", "mean PD", "PD high"),
+        right=range(1, 7),
+    )
+    for row in by_grade.iter_rows(named=True):
+        table.add_row(
+            row["grade"],
+            f"{row['obligors']:,}",
+            f"{row['defaults']:,}",
+            f"{row['expected']:,.1f}",
+            *(percent(row[part] / row["obligors"] if row["obligors"] else None) for part in ("defaults", "expected")),
+            percent(row["pd_hi"]),
         )
     return table
 
