@@ -62,11 +62,12 @@ class Proof(BaseModel):
 class Manifest(BaseModel):
     """What a stored model says of itself.
 
-    `label` defines a default, `horizon` says by when, `undated` counts the defaults of which nobody knows whether they
-    fell within it, and `caveats` must be said wherever a figure of the model is shown; `base_rate` is the share of
-    defaults in training, to which the log-odds are calibrated. `metrics` holds figures of the model and its rivals and
-    intervals; `bag` says what the bootstrap members do and do not repeat, so that nobody takes their spread for the
-    whole uncertainty.
+    `as_of` is the day the features were looked from, `labels_known_on` the day by which the last outcome was known: on
+    no earlier day could there have been this model. `label` defines a default, `horizon` says by when, `undated` counts
+    the defaults of which nobody knows whether they fell within it, and `caveats` must be said wherever a figure of the
+    model is shown; `base_rate` is the share of defaults in training, to which the log-odds are calibrated. `metrics`
+    holds figures of the model and its rivals and intervals; `bag` says what the bootstrap members do and do not repeat,
+    so that nobody takes their spread for the whole uncertainty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -75,6 +76,7 @@ class Manifest(BaseModel):
     label: str
     horizon: str
     as_of: str
+    labels_known_on: str | None = None
     rows: int
     defaults: int
     undated: int = 0
@@ -111,6 +113,7 @@ class Facts:
     data_hash: str
     alarms: tuple[str, ...] = ()
     undated: int = 0
+    labels_known_on: date | None = None
     caveats: tuple[str, ...] = ()
 
 
@@ -281,6 +284,7 @@ def _manifest(parts: Parts, files: Mapping[str, str]) -> str:
             "label": facts.label,
             "horizon": facts.horizon,
             "as_of": facts.as_of.isoformat(),
+            "labels_known_on": None if facts.labels_known_on is None else facts.labels_known_on.isoformat(),
             "rows": len(development.oof_defaulted),
             "defaults": int(development.oof_defaulted.sum()),
             "undated": facts.undated,

@@ -46,14 +46,23 @@ def of_model(manifest: Manifest, as_of: date | None = None) -> tuple[str, ...]:
 
 
 def before_training(manifest: Manifest, as_of: date | None) -> tuple[str, ...]:
-    """A model scored on a day before its own was trained with what nobody could know on that day."""
-    if as_of is None or as_of >= date.fromisoformat(manifest.as_of):
+    """A model scored on a day before its facts or its outcomes were known was trained with what nobody knew then."""
+    if as_of is None:
         return ()
-    said = (
-        f"the day looked from, {as_of}, is before the model's own training day {manifest.as_of}: it was trained with "
-        f"what was not known then. 基准日{as_of}早于模型训练日{manifest.as_of},模型使用了当时未知的信息。"
-    )
-    return (said,)
+    said: list[str] = []
+    if as_of < date.fromisoformat(manifest.as_of):
+        said.append(
+            f"the day looked from, {as_of}, is before the model's own training day {manifest.as_of}: it was trained "
+            f"with what was not known then. 基准日{as_of}早于模型训练日{manifest.as_of},模型使用了当时未知的信息。"
+        )
+    labels = manifest.labels_known_on
+    if labels is not None and as_of < date.fromisoformat(labels):
+        said.append(
+            f"the day looked from, {as_of}, is before {labels}, when the last outcome that the model learned from was "
+            f"known: its figures on that day are too good. 基准日{as_of}早于训练所用最后一笔贷款结果的知悉日{labels},"
+            "当日的表现被高估。"
+        )
+    return tuple(said)
 
 
 def of_quarantine(found: Folder, folder: object) -> tuple[str, ...]:

@@ -102,6 +102,7 @@ def train(
         data_hash=data_hash(table, rows.defaulted),
         alarms=warnings,
         undated=rows.undated,
+        labels_known_on=rows.labels_known_on,
         caveats=caveats,
     )
     version = register(home, Parts(development, references(table, INPUTS), facts), at=at)
