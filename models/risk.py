@@ -106,7 +106,7 @@ def _grades_of(oof_log_odds: Floats, base_rate: float, policy: Policy) -> NDArra
 def _counts(number: NDArray[np.int64], policy: Policy, weights: NDArray[Any] | None = None) -> Floats:
     """Rows in each grade, or the sum of their weights."""
     summed = np.ones(number.size) if weights is None else weights.astype(np.float64)
-    return np.bincount(number, weights=summed, minlength=len(policy.grades.bands))
+    return np.bincount(number, weights=summed, minlength=len(policy.grades.bands)).astype(np.float64)
 
 
 def _merged(obligors: Sequence[int]) -> list[list[int]]:
