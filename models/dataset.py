@@ -28,6 +28,7 @@ from scoring.features import features, narrowed
 from scoring.feeds import latest
 
 HORIZON_MONTHS = 12
+LABEL_KNOWN_ON = "label_known_on"
 LABEL = (
     "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
     f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched "
@@ -48,12 +49,14 @@ class Dataset:
         defaulted: one label a row.
         left_out: why loans were not used: reason → how many.
         undated: of the defaults, how many carry no day of their own; whether they fell within the horizon is assumed.
+        labels_known_on: the day by which the last label was known.
     """
 
     table: pl.DataFrame
     defaulted: NDArray[np.bool_]
     left_out: dict[str, int]
     undated: int
+    labels_known_on: date
 
 
 def dataset(
@@ -88,7 +91,10 @@ def dataset(
     if joined.height < loans.height:
         left_out["enterprise not known on the day"] = loans.height - joined.height
     undated = joined.filter("undated").height
-    return Dataset(joined.drop("defaults", "undated"), joined["defaults"].to_numpy(), left_out, undated)
+    table = joined.drop("defaults", "undated", LABEL_KNOWN_ON)
+    known_on = joined[LABEL_KNOWN_ON].max()
+    assert isinstance(known_on, date)
+    return Dataset(table, joined["defaults"].to_numpy(), left_out, undated, known_on)
 
 
 def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -112,7 +118,8 @@ def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
         "enterprise not in the registry": watched.height - known.height,
         "an earlier loan of the same enterprise": known.height - one.height,
     }
-    return one.select("uscc", "loan_id", "opened_on", "defaults", "undated"), left_out
+    loans = one.select("uscc", "loan_id", "opened_on", "defaults", "undated", pl.col("known_on").alias(LABEL_KNOWN_ON))
+    return loans, left_out
 
 
 def comparisons(rule: str = "sales_36m_fen") -> dict[str, Comparison]:

@@ -452,7 +452,7 @@ CATALOGUE: dict[str, Feature] = {
 """Every feature by name, in the order of the frame."""
 
 MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in CATALOGUE.values() if feature.use == "model")
-"""The inputs of the model; nothing else may enter it."""
+"""The inputs of the model. What a risk officer tries beside them (`train --extra-column`) enters without a promise."""
 
 MASKED: tuple[Feature, ...] = tuple(feature for feature in CATALOGUE.values() if feature.feeds)
 """The features that are null unless their feeds are complete; each has a `_seen` column."""

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from data_contracts.checking import sources_of
-from data_contracts.marks import Period, marks_of_all
+from data_contracts.marks import Period, marks
 from data_contracts.sources import SOURCES, Source, Sources
 from data_contracts.uscc import made_up_code
 
@@ -300,4 +300,6 @@ def marked(
         known = [rows["known_on"].max() for name, rows in facts.items() if name != "loan_outcomes"]
         until = max([UNTIL, *(day for day in known if isinstance(day, date))])
     enterprises = facts["enterprises"]["uscc"].unique(maintain_order=True)
-    return {**facts, "feeds": marks_of_all(facts, enterprises, Period(since, until, until), "authority")}
+    period = Period(since, until, until)
+    made = [marks(SOURCES[name], rows, enterprises, period, "authority") for name, rows in facts.items()]
+    return {**facts, "feeds": pl.concat(made)}

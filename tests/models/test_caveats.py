@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -117,6 +118,20 @@ def test_a_day_before_the_models_own_is_warned_of_in_the_output_and_the_run(town
     assert words in run_file(out).read_text(encoding="utf-8")
     assert words in flat(done(town.home, "explain", town.park, str(town.best["uscc"]), "--as-of", "2026-01-01"))
     done(town.home, "replay", str(pl.read_parquet(out)["decision_id"][0]), "--from", out)
+
+
+def test_a_day_before_the_outcomes_were_known_is_warned_of(town: Ground) -> None:
+    path = town.park / "loan_outcomes.parquet"
+    pl.read_parquet(path).with_columns(known_on=pl.lit(date(2026, 8, 15))).write_parquet(path)
+    version = done(town.home, "train", town.park, "--trials", "1").split("challenger ")[-1].strip()
+    assert shown(town.home, version).manifest.labels_known_on == "2026-08-15"
+    words = "is before 2026-08-15, when the last outcome that the model learned from was known"
+    score = ["score", town.park, "--model", version, "--out", town.root / "limits.parquet"]
+    said = flat(done(town.home, *score))
+    assert words in said
+    assert "before the model's own training day" not in said
+    assert words in run_file(town.root / "limits.parquet").read_text(encoding="utf-8")
+    assert words not in flat(done(town.home, *score, "--as-of", "2026-08-15"))
 
 
 def test_a_run_written_before_there_were_caveats_still_replays(town: Ground) -> None:

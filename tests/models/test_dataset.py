@@ -119,6 +119,17 @@ def test_neither_short_terms_nor_young_vintages_move_the_share_of_defaults(
     assert not young & used
 
 
+def test_the_day_by_which_the_last_label_was_known_is_told() -> None:
+    days = (date(2024, 7, 1), date(2024, 9, 5), date(2024, 8, 2))
+    loans = [
+        make.loan_outcome(uscc=make.enterprise(number)["uscc"], loan_id=f"l{number}", known_on=day)
+        for number, day in enumerate(days, start=3)
+    ]
+    assert labelled(*loans).labels_known_on == date(2024, 9, 5)
+    unseen = make.loan_outcome(uscc=make.enterprise(9)["uscc"], opened_on=date(2023, 12, 1), known_on=date(2025, 1, 1))
+    assert labelled(*loans, unseen).labels_known_on == date(2024, 9, 5), "a loan that is left out is no label"
+
+
 def test_undated_defaults_are_counted() -> None:
     assert labelled(make.loan_outcome(defaulted=True)).undated == 1
     assert labelled(make.loan_outcome(defaulted=True, defaulted_on=date(2023, 9, 1))).undated == 0
