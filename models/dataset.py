@@ -8,6 +8,8 @@ loans must have had the same chance to be seen (docs/decisions/loan-labels.md):
 - Of the others, a loan without default is good once it was watched to its maturity or for the horizon, whichever comes
   first. The lender looked on for longer, so a short loan that it stopped watching at maturity was not in arrears then.
 
+What an applicant says of its own loans is no label and no look of the lender.
+
 One loan per enterprise is used, the latest, so that no enterprise can stand on both sides of a split.
 """
 
@@ -20,12 +22,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from data_contracts.errors import ContractError
-from data_contracts.sources import SOURCES, Sources
+from data_contracts.sources import LAST_DAY, SOURCES, Sources
 from models.baselines import Comparison
 from models.encoding import Input
 from scoring.catalogue import CATALOGUE, MODEL_INPUTS
 from scoring.features import features, narrowed
-from scoring.feeds import latest
+from scoring.feeds import heard, latest
 
 HORIZON_MONTHS = 12
 LABEL = (
@@ -92,7 +94,7 @@ def dataset(
 
 
 def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
-    loans = latest(sources.loan_outcomes, SOURCES["loan_outcomes"].key)
+    loans = latest(heard(sources, "loan_outcomes", LAST_DAY), SOURCES["loan_outcomes"].key)
     horizon = pl.col("opened_on").dt.offset_by(f"{HORIZON_MONTHS}mo")
     months = pl.min_horizontal(pl.col("term_months"), HORIZON_MONTHS)
     watched_enough = pl.col("observed_until") >= pl.col("opened_on").dt.offset_by(pl.format("{}mo", months))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_contracts.checking import sources_of
 from data_contracts.errors import ContractError
 from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of
 from scoring.features import features
@@ -85,6 +86,23 @@ def test_a_vintage_younger_than_the_horizon_is_left_out_whole() -> None:
     assert labelled(bad).left_out["opened under 12 months before the lender's last look"] == 1
     # Another lender's longer look says nothing of this one's loans.
     assert label_of(make.loan_outcome(lender_id="bank-2", defaulted=True, observed_until=date(2023, 9, 1))) == []
+
+
+def test_a_look_that_is_still_to_come_ripens_no_vintage() -> None:
+    """A mistyped year in one loan would else bring in every young loan of its lender, the defaults foremost."""
+    typo = make.loan_outcome(uscc=make.enterprise(3)["uscc"], loan_id="typo", observed_until=date(2042, 6, 1))
+    young = make.loan_outcome(opened_on=date(2024, 2, 1), defaulted=True, observed_until=date(2024, 6, 1))
+    firms = [make.enterprise(number) for number in (1, 2, 3)]
+    found, reports = sources_of(make.frames(enterprises=firms, loan_outcomes=[typo, young, WATCHED]))
+    assert reports["loan_outcomes"].quarantined["rules"].to_list() == ["known_on_before_observed_until"]
+    assert dataset(found).table["loan_id"].to_list() == ["watched"]
+
+
+def test_what_an_applicant_says_of_its_loans_is_no_label() -> None:
+    own = {"uscc": make.enterprise(3)["uscc"], "supplier": "applicant", "known_on": date(2025, 6, 1)}
+    repaid = make.loan_outcome(**own, loan_id="own", observed_until=date(2025, 6, 1))
+    young = make.loan_outcome(opened_on=date(2024, 2, 1), defaulted=True, observed_until=date(2024, 6, 1))
+    assert labelled(repaid, young).table["loan_id"].to_list() == ["watched"]
 
 
 @given(
