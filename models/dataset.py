@@ -147,19 +147,28 @@ FREE = (
 """Shown features that the rivals may use besides the model's own: the usual ones of invoice models."""
 
 
+FACTS = tuple(name for name in SOURCES if name != "loan_outcomes")
+"""The sources of what is known of a firm; what became of a loan is a label."""
+
+
 def default_as_of(sources: Sources) -> date:
-    """The day after the latest fact known; loan outcomes do not count.
+    """The day after the latest fact known that is heard; loan outcomes do not count.
+
+    An applicant's word about what others deliver is not heard, so it does not move the day of a whole park either.
 
     Raises:
         ContractError: there is no fact at all.
     """
-    days = [
-        day
-        for name in SOURCES
-        if name != "loan_outcomes"
-        for day in [getattr(sources, name)["known_on"].max()]
-        if isinstance(day, date)
-    ]
+    heard_on = (heard(sources, name, LAST_DAY)["known_on"].max() for name in FACTS)
+    days = [day for day in heard_on if isinstance(day, date)]
     if not days:
         raise ContractError("there is no fact, so there is no day to look from", ["every source is empty"])
     return date.fromordinal(max(days).toordinal() + 1)
+
+
+def told_of_lately(sources: Sources, day: date, within_days: int) -> tuple[int, int]:
+    """Of how many firms of the registry a fact became known in so many days before `day`, and how many there are."""
+    since = date.fromordinal(day.toordinal() - within_days)
+    heard_of = (heard(sources, name, day).filter(pl.col("known_on") >= since)["uscc"] for name in FACTS)
+    firms = sources.enterprises["uscc"].unique()
+    return firms.is_in(pl.concat(list(heard_of)).unique().implode()).sum(), firms.len()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data_contracts.checking import sources_of
 from data_contracts.errors import ContractError
-from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of
+from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of, told_of_lately
 from scoring.features import features
 from tests import make
 
@@ -152,6 +152,21 @@ def test_one_loan_an_enterprise_the_latest() -> None:
 def test_the_default_day_follows_the_latest_fact_but_no_outcome() -> None:
     sources = make.sources(invoices=[make.invoice()], loan_outcomes=[make.loan_outcome(known_on=date(2030, 1, 1))])
     assert default_as_of(sources) == date(2024, 6, 11)
+
+
+def test_a_word_that_is_not_heard_moves_no_default_day() -> None:
+    own = make.invoice(supplier="applicant", invoice_no="00000002", issued_on=date(2099, 1, 1))
+    assert default_as_of(make.sources(invoices=[make.invoice(), own])) == date(2024, 6, 11)
+
+
+def test_how_many_firms_a_day_has_facts_of() -> None:
+    firms = [make.enterprise(number) for number in (1, 2, 3)]
+    sales = [make.invoice(uscc=firm["uscc"]) for firm in firms[:2]]
+    sources = make.sources(
+        enterprises=firms, invoices=[*sales, make.invoice(uscc=firms[2]["uscc"], supplier="applicant")]
+    )
+    assert told_of_lately(sources, date(2024, 6, 11), 1) == (2, 3)
+    assert told_of_lately(sources, date(2024, 6, 12), 1) == (0, 3)
 
 
 def test_the_rivals_know_their_columns() -> None:
