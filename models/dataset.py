@@ -171,4 +171,4 @@ def told_of_lately(sources: Sources, day: date, within_days: int) -> tuple[int, 
     since = date.fromordinal(day.toordinal() - within_days)
     heard_of = (heard(sources, name, day).filter(pl.col("known_on") >= since)["uscc"] for name in FACTS)
     firms = sources.enterprises["uscc"].unique()
-    return firms.is_in(pl.concat(list(heard_of)).unique().implode()).sum(), firms.len()
+    return firms.filter(firms.is_in(pl.concat(list(heard_of)).unique().implode())).len(), firms.len()
