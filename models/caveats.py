@@ -10,10 +10,13 @@ from datetime import date
 import polars as pl
 
 from data_contracts.checking import SEPARATOR
+from data_contracts.sources import Sources
 from models.artefact import Manifest
+from models.dataset import told_of_lately
 from models.sources.folder import Folder
 
 MOST_NAMED = 20
+QUARTER_DAYS = 92
 
 
 def undated_defaults(undated: int, defaults: int, months: int) -> tuple[str, ...]:
@@ -63,6 +66,19 @@ def before_training(manifest: Manifest, as_of: date | None) -> tuple[str, ...]:
             "当日的表现被高估。"
         )
     return tuple(said)
+
+
+def of_default_day(sources: Sources, day: date) -> tuple[str, ...]:
+    """A day that nobody named and of which hardly a fact is near: one mistyped date may have moved the whole park."""
+    near, firms = told_of_lately(sources, day, QUARTER_DAYS)
+    if 2 * near >= firms:
+        return ()
+    said = (
+        f"the day looked from, {day}, follows the latest fact known, but of {near:,} of {firms:,} enterprises only a "
+        f"fact became known in the quarter before it: a date may be mistyped; name the day by --as-of. "
+        f"基准日{day}取自最晚获知的事实,但此前一季度内仅{near:,}/{firms:,}家企业有新获知的事实,请核对日期或用--as-of指定。"
+    )
+    return (said,)
 
 
 def of_quarantine(found: Folder, folder: object) -> tuple[str, ...]:

@@ -29,7 +29,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder of source files, one per co
 AsOf = Annotated[
     datetime | None,
     typer.Option(
-        "--as-of", formats=["%Y-%m-%d"], help="The day looked from; by default the day after the latest fact known."
+        "--as-of",
+        formats=["%Y-%m-%d"],
+        help="The day looked from; by default the day after the latest fact known, "
+        "outcomes and an applicant's word about what others deliver aside.",
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Version of a registered model; by default the champion.")]
@@ -330,7 +333,8 @@ def score_command(
     typer.echo(scored.stability)
     for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
-    typer.echo(f"{scored.limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
+    day = scored.limits["as_of"][0]
+    typer.echo(f"{scored.limits.height:,} decisions as of {day} in {out}; explain one: jifen explain {folder} CODE")
 
 
 @officer.command("explain")

@@ -15,7 +15,14 @@ from data_contracts.sources import Sources
 from models import rulebooks
 from models.artefact import Model, load
 from models.batch import Engine
-from models.caveats import of_model, of_quarantine, quarantined_of, why_without_registry, without_registry
+from models.caveats import (
+    of_default_day,
+    of_model,
+    of_quarantine,
+    quarantined_of,
+    why_without_registry,
+    without_registry,
+)
 from models.dataset import default_as_of
 from models.explanation import Earned, Explained
 from models.extra import read_extra
@@ -124,9 +131,10 @@ def score_folder(
             people.write_csv(beside, include_bom=True)
     if xlsx is not None:
         _write_workbook(people, xlsx)
+    unnamed = of_default_day(found.sources, day) if as_of is None else ()
     return Scored(
         decided.limits,
-        (*of_model(served.manifest, day), *quarantine),
+        (*of_model(served.manifest, day), *unnamed, *quarantine),
         calibration_by_grade(served, engine.rulebook.policy),
         _stability(served, decided.features),
     )
@@ -158,6 +166,7 @@ def explain_one(
         if uscc in without_registry(found):
             raise ContractError(f"no registry row of {uscc} is usable", why_without_registry(found, uscc))
         raise UsageError(f"no enterprise {uscc} is known in {folder} on {day}")
+    unnamed = of_default_day(found.sources, day) if as_of is None else ()
     return Explained(
         decided.limits.row(0, named=True),
         decided.terms["terms"][0],
@@ -165,7 +174,7 @@ def explain_one(
         names_of(found, day)[uscc],
         engine.rulebook.policy,
         _earned(found.sources, uscc, day, engine.rulebook.ruleset),
-        (*of_model(served.manifest, day), *quarantined_of(found, uscc)),
+        (*of_model(served.manifest, day), *unnamed, *quarantined_of(found, uscc)),
     )
 
 

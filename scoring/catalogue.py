@@ -211,7 +211,8 @@ FAVOURABLE = (
         "tax_paid_24m_fen",
         "近24个月实缴税额",
         "fen",
-        "Σ over kinds of (Σ tax_fen of filings paid in full - Σ refund_fen)⁺, 24 months up to the last due quarter",
+        "Σ over kinds of (Σ tax_fen of filings paid in full - Σ refund_fen)⁺, periods that end in the 24 months up to "
+        "the last due quarter",
         "tax",
         "more",
         "model",

@@ -107,10 +107,11 @@ def innovation_indicator(**changes: Any) -> Record:
 
 
 def tax_filing(**changes: Any) -> Record:
-    """VAT of one quarter, paid in time."""
+    """VAT of one quarter, paid in time: three days before it is known unless given."""
+    known_on = changes.get("known_on", date(2024, 7, 15))
     record = {
         "uscc": USCC,
-        "known_on": date(2024, 7, 15),
+        "known_on": known_on,
         "supplier": "authority",
         "period_from": date(2024, 4, 1),
         "period_to": date(2024, 6, 30),
@@ -118,7 +119,7 @@ def tax_filing(**changes: Any) -> Record:
         "declared_sales_fen": 120_000_000,
         "tax_fen": 3_600_000,
         "refund_fen": 0,
-        "paid_on": date(2024, 7, 12),
+        "paid_on": known_on - timedelta(days=3),
         "late_days": 0,
         "arrears_fen": 0,
     }

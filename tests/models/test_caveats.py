@@ -134,6 +134,22 @@ def test_a_day_before_the_outcomes_were_known_is_warned_of(town: Ground) -> None
     assert words not in flat(done(town.home, *score, "--as-of", "2026-08-15"))
 
 
+def test_a_day_that_one_mistyped_date_made_is_told_and_noted(town: Ground) -> None:
+    out, words = town.root / "limits.parquet", "of 200 enterprises only a fact became known in the quarter before it"
+    said = flat(done(town.home, "score", town.park, "--out", out))
+    day = pl.read_parquet(out)["as_of"][0]
+    assert f"200 decisions as of {day}" in said
+    assert words not in said
+    last = pl.col("known_on") == pl.col("known_on").max().over("uscc")
+    mistyped = pl.when(last).then(pl.date(2099, 1, 1)).otherwise("known_on")
+    edited(town, "enterprises", str(town.best["uscc"]), known_on=mistyped)
+    said = flat(done(town.home, "score", town.park, "--out", out))
+    assert "decisions as of 2099-01-02" in said
+    assert f"1 {words}" in said
+    assert f"1 {words}" in flat(done(town.home, "explain", town.park, str(town.best["uscc"])))
+    assert words not in flat(done(town.home, "score", town.park, "--out", out, "--as-of", str(day)))
+
+
 def test_a_run_written_before_there_were_caveats_still_replays(town: Ground) -> None:
     path = run_file(town.root / "limits.parquet")
     stored = json.loads(path.read_text(encoding="utf-8"))

@@ -60,6 +60,10 @@ def test_the_version_covers_every_text_that_decides() -> None:
     assert all(version.startswith("torch-points@2026-11-01#") for version in versions)
 
 
+def without(code: str) -> Change:
+    return lambda p: p.update(rules=[one for one in p["rules"] if one["code"] != code])
+
+
 WRONG: dict[str, tuple[Change, str]] = {
     "grades fall": (lambda p: p["grades"]["bands"].insert(0, p["grades"]["bands"].pop(1)), "pd_below_bp must rise"),
     "a worse grade has the larger tax multiple": (
@@ -194,6 +198,33 @@ WRONG: dict[str, tuple[Change, str]] = {
         lambda p: p["points_branch"].update(clean_when="tax_arrears_fen > 0"),
         "clean_when: runs the wrong way in tax_arrears_fen",
     ),
+    "a branch opened by what is withheld": (
+        lambda p: p["points_branch"].update(open_when="tech_live AND COALESCE(tax_late_days_24m, 0) = 0"),
+        "open_when: passes while tax_late_days_24m is not known",
+    ),
+    "a branch clean for want of records": (
+        lambda p: p["points_branch"].update(
+            clean_when=p["points_branch"]["clean_when"].replace("live_listings = 0", "COALESCE(live_listings, 0) = 0")
+        ),
+        "clean_when: passes while live_listings is not known",
+    ),
+    "debts withheld without a condition": (
+        without("NO_OVERDUE"),
+        "points_branch opens while overdue_days_now is not known",
+    ),
+    "a condition that another fact takes away": (
+        lambda p: rule(p, "NO_OVERDUE").update(passes="overdue_days_now = 0 OR live_listings = 0"),
+        "points_branch opens while overdue_days_now is not known",
+    ),
+    "a condition that a rule of scope never leaves": (
+        lambda p: rule(p, "NO_OVERDUE").update(kind="scope", passes="COALESCE(overdue_days_now, 0) = 0"),
+        "points_branch opens while overdue_days_now is not known",
+    ),
+    "a budget that nothing would keep": (
+        lambda p: p["points_branch"].update(budget_fen=10**12),
+        "points_branch.budget_fen",
+    ),
+    "a firm's promise for evidence": (lambda p: rule(p, "NO_OVERDUE").update(evidence="promise"), "evidence"),
     "a cap lost with a certificate": (
         lambda p: p["limit"]["status_caps"][0].update(when="NOT srdi_live"),
         "when: runs the wrong way in srdi_live",
@@ -207,6 +238,13 @@ def test_a_policy_that_is_wrong_in_one_place_is_refused_for_it_alone(name: str) 
     found = problems(changed(change))
     assert any(said in problem for problem in found), found
     assert len({problem.split(":")[0] for problem in found}) == 1, found
+
+
+def test_a_branch_may_open_while_debts_are_unknown_if_the_bank_is_told() -> None:
+    """A condition on the very fact, or on another that is not known with it: of both, the rule never passes unknown."""
+    split = "CASE WHEN overdue_days_now = 0 AND worst_five_class = 0 THEN TRUE WHEN overdue_days_now > 0 THEN FALSE END"
+    parse_policy(changed(lambda p: rule(p, "NO_OVERDUE").update(passes=split)))
+    parse_policy(changed(lambda p: p["points_branch"].update(clean_when="overdue_days_now = 0"), without("NO_OVERDUE")))
 
 
 def test_everything_wrong_is_said_at_once_with_its_place() -> None:
