@@ -7,7 +7,6 @@ from fastapi.security import OAuth2
 
 SCOPES: Mapping[str, str] = {
     "admin:write": "institutions, outlets, officers, orders",
-    "admin:read": "what administrators see",
     "audit:read": "history without dossiers",
     "case:write": "assigned cases and assisted requests",
     "claim:write": "grab, contact, release, decline",
@@ -39,7 +38,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "case-manager": ("case:write",),
     "scoring": ("quote:write", "facts:write"),
     "operator": ("ops:read", "stats:read"),
-    "admin": ("admin:write", "admin:read"),
+    "admin": ("admin:write",),
     "auditor": ("audit:read", "stats:read"),
 }
 """What a client of the role may be given; a client added without a list is given all of it."""

@@ -84,7 +84,13 @@ async def test_the_term_is_the_contracts_from_the_day_the_money_was_paid_out(own
     await report(owner, bank, "report_drawdown", facility, 100)
     await later(owner, 200)
     await report(owner, bank, "report_repayment", facility, 100)
-    said = {"as_of": str(ends_on), "days_past_due": 0, "five_class": "normal", "restructured": False, "state": "settled"}
+    said = {
+        "as_of": str(ends_on),
+        "days_past_due": 0,
+        "five_class": "normal",
+        "restructured": False,
+        "state": "settled",
+    }
     await made.act(owner, bank.actor, "report_status", facility_id=facility, **said)
     row = (await outcomes(owner)).row(0, named=True)
     assert row["term_months"] == 5, "155 days"

@@ -221,7 +221,8 @@ async def test_t20_the_case_manager_declines_with_a_note_and_the_case_is_closed(
 async def cases_of(owner: Connection, subject: str) -> list[tuple[str, str, bool]]:
     """Kind, lamp and whether it is closed of the cases of a subject."""
     found = await owner.fetch(
-        "SELECT kind, lamp, closed_at IS NOT NULL FROM hall.hall_case WHERE subject = $1 ORDER BY opened_at, id", subject
+        "SELECT kind, lamp, closed_at IS NOT NULL FROM hall.hall_case WHERE subject = $1 ORDER BY opened_at, id",
+        subject,
     )
     return [tuple(one) for one in found]
 
@@ -441,8 +442,8 @@ async def test_t21_s6_what_was_left_stays_left_when_the_calendar_arrives_after_t
     claim = await made.claim(owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a"), bank)
     await owner.execute(
         """
-        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900), deadline_from = hall.hall_now(),
-            deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
+        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900),
+            deadline_from = hall.hall_now(), deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
         """,
         claim.id,
     )

@@ -17,8 +17,8 @@ from api.sequencer import PASS_SECONDS, PORTION, sequenced
 from api.service import running
 from api.settings import Settings
 from tests.hall import made
-from tests.hall.steps import order
 from tests.hall.feeding import announce, emit, feed_of, publish_all, published, until, value
+from tests.hall.steps import order
 
 Owner = asyncpg.Connection
 NAIVE = "SELECT no, subject FROM hall.event WHERE no > $1 ORDER BY no"
@@ -456,7 +456,9 @@ async def test_t21_nobody_is_told_that_a_card_is_hidden_or_gone_who_was_not_show
     await publish_all(owner)
     names = ["resumed", "suspended", "resumed"]
     assert await value(owner, heard, [bank.outlet_no]) == [f"fin.request.{name}.v1" for name in names[:2]]
-    own = await value(owner, "SELECT count(*) FROM hall.feed WHERE uscc = $1 AND type = 'fin.request.suspended.v1'", uscc)
+    own = await value(
+        owner, "SELECT count(*) FROM hall.feed WHERE uscc = $1 AND type = 'fin.request.suspended.v1'", uscc
+    )
     assert own == 3, "the enterprise hears of each"
 
 
