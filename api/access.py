@@ -68,6 +68,13 @@ class ClaimView(BaseModel):
     first_opinion_due: str | None
 
 
+class OwnClaims(BaseModel):
+    """Claims in the order in which they were won."""
+
+    items: list[ClaimView]
+    as_of: str
+
+
 class RequestView(BaseModel):
     """A request as far as the caller reaches: `whole`, `holder` of its claim, or only its `card`.
 
@@ -97,6 +104,7 @@ class RequestView(BaseModel):
     suspended: bool | None = None
     created_at: str | None = None
     wishes: list[str] | None = None
+    under_appeal: bool | None = None
     sources: list[Source] | None = None
     claims: list[ClaimView] | None = None
 

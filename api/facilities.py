@@ -126,6 +126,13 @@ class Facility(BaseModel):
     deadline: str | None
 
 
+class OwnFacilities(BaseModel):
+    """Facilities in the order in which they were signed."""
+
+    items: list[Facility]
+    as_of: str
+
+
 class FacilityWhole(Facility):
     """A facility with its money and the bank's latest word."""
 
@@ -198,7 +205,7 @@ class Case(BaseModel):
     case_id: str
     kind: str
     subject: str
-    lamp: Literal["red", "yellow"]
+    lamp: Literal["red", "yellow", "green"]
     note: str
     opened_at: str
     due_at: str

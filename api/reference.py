@@ -21,6 +21,7 @@ _LOCK = int.from_bytes(sha256(b"jifen: one brings the reference in line").digest
 _BAND_UNIT_FEN = 1_000_000  # 10,000 CNY 万元
 _RISING = (
     ("working_day_opens", "working_day_closes"),
+    ("appeal_contact_minutes", "appeal_opinion_minutes"),
     ("hold_cap_officer", "hold_cap_outlet"),
     ("hold_cap_outlet", "hold_cap_institution"),
 )
@@ -55,6 +56,8 @@ class HallPolicy(Record):
     schemes: dict[str, Scheme]
     channels: dict[str, Words]
     purposes: dict[str, Words]
+    appeal_reasons: dict[str, Words]
+    rating_reasons: dict[str, Words]
     amount_band_edges_fen: tuple[int, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -289,6 +292,8 @@ def _tables(policy: HallPolicy, own: Collection[str]) -> list[tuple[str, Sequenc
         (_SCHEMES, schemes),
         (_CHANNELS, _titled(policy.channels)),
         (_PURPOSES, _titled(policy.purposes)),
+        (_APPEAL_REASONS, _titled(policy.appeal_reasons)),
+        (_RATING_REASONS, _titled(policy.rating_reasons)),
         (_AMOUNT_BANDS, amount_band_rows(policy)),
         (_PROBLEM_TYPES, problems),
     ]
@@ -336,6 +341,20 @@ _PURPOSES = """
     WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.purpose, $1::text::jsonb)),
         gone AS (DELETE FROM hall.purpose WHERE name NOT IN (SELECT name FROM wanted))
     INSERT INTO hall.purpose AS kept SELECT * FROM wanted
+    ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
+    WHERE kept IS DISTINCT FROM excluded
+"""
+_APPEAL_REASONS = """
+    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.appeal_reason, $1::text::jsonb)),
+        gone AS (DELETE FROM hall.appeal_reason WHERE name NOT IN (SELECT name FROM wanted))
+    INSERT INTO hall.appeal_reason AS kept SELECT * FROM wanted
+    ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
+    WHERE kept IS DISTINCT FROM excluded
+"""
+_RATING_REASONS = """
+    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.rating_reason, $1::text::jsonb)),
+        gone AS (DELETE FROM hall.rating_reason WHERE name NOT IN (SELECT name FROM wanted))
+    INSERT INTO hall.rating_reason AS kept SELECT * FROM wanted
     ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
     WHERE kept IS DISTINCT FROM excluded
 """

@@ -7,7 +7,8 @@ from fastapi.security import OAuth2
 
 SCOPES: Mapping[str, str] = {
     "admin:write": "institutions, outlets, officers, orders",
-    "admin:read": "what administrators see",
+    "admin:read": "orders that wait for a second administrator",
+    "appeal:write": "appeal against decisions about an enterprise",
     "audit:read": "history without dossiers",
     "case:write": "assigned cases and assisted requests",
     "claim:write": "grab, contact, release, decline",
@@ -25,11 +26,15 @@ SCOPES: Mapping[str, str] = {
     "ops:read": "metadata of the service",
     "product:write": "propose, approve and withdraw products",
     "quote:write": "ask for a limit quote",
+    "rating:write": "rate how a bank treated an enterprise",
     "report:write": "report signing, drawdowns, repayments, status",
     "stats:read": "aggregates",
 }
 
-_ENTERPRISE = ("fr:write", "consent:write", "offer:accept", "facts:write", "quote:write", "events:read", "hall:read")
+_ENTERPRISE = (
+    "fr:write", "consent:write", "offer:accept", "facts:write", "quote:write", "events:read", "hall:read",
+    "appeal:write", "rating:write",
+)  # fmt: skip
 ROLES: Mapping[str, tuple[str, ...]] = {
     "enterprise": _ENTERPRISE,
     "portal": _ENTERPRISE,

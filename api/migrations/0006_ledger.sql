@@ -10,6 +10,10 @@ create function hall.start_of(p_day date) returns timestamptz language sql immut
     select p_day::timestamp at time zone 'Asia/Shanghai'
 $$;
 
+create function hall.seconds_left_today() returns integer language sql volatile as $$
+    select ceil(extract(epoch from hall.start_of(hall.today() + 1) - hall.hall_now()))::integer
+$$;
+
 -- ------------------------------------------------------------------------------------------------------------ balances
 
 create table hall.exposure (
@@ -344,7 +348,7 @@ create table hall.hall_case (
     tenant text not null default 'default',
     kind text not null check (kind ~ '^[a-z-]+$'),
     subject text not null,
-    lamp text not null check (lamp in ('red', 'yellow')),
+    lamp text not null check (lamp in ('red', 'yellow', 'green')),
     note text not null,
     opened_at timestamptz not null,
     due_at timestamptz not null,

@@ -124,7 +124,7 @@ begin
                 e.type in ('fin.request.broadcast.v1', 'fin.request.resumed.v1') as is_told) as card
             left join hall.enterprise firm on firm.uscc = e.uscc
             left join hall.facility f on f.id = e.data ->> 'facility_id'
-            left join hall.claim c on c.id = coalesce(e.data ->> 'claim_id', f.claim_id)
+            left join hall.claim c on c.id = coalesce(e.data ->> 'claim_id', f.claim_id) and c.institution_id = e.institution_id
             left join hall.outlet o on o.id = c.outlet_id
             left join hall.outlet closed on closed.id = e.data ->> 'outlet_id'
         order by one.place;

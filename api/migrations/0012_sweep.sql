@@ -210,6 +210,7 @@ end $$;
 create function hall.fire_case(p_id text) returns text language plpgsql as $$
 -- A case that nobody closed in time lies before the supervisor. Its lock is held.
 begin
+    if hall.fire_appeal_case(p_id) then return 'appeal not contacted'; end if;
     update hall.hall_case set lamp = 'red', overdue_at = hall.hall_now(), due_is_provisional = false where id = p_id;
     return 'case overdue';
 end $$;

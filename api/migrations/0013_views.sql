@@ -74,7 +74,7 @@ begin
         'deadline_is_provisional', fr.deadline_is_provisional, 'suspended', fr.is_suspended,
         'created_at', hall.iso(fr.created_at));
     if reach = 'whole' then
-        view := view || jsonb_build_object('wishes', to_jsonb(fr.wishes), 'sources', (
+        view := view || jsonb_build_object('wishes', to_jsonb(fr.wishes), 'under_appeal', fr.is_under_appeal, 'sources', (
             select jsonb_agg(jsonb_build_object('channel', channel, 'channel_ref', channel_ref, 'amount_fen', amount_fen,
                 'term_months', term_months, 'first_loan', first_loan, 'received_at', hall.iso(received_at)) order by no)
             from hall.request_source where fr_id = fr.id), 'claims', (

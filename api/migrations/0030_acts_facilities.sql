@@ -3,14 +3,14 @@
 
 -- --------------------------------------------------------------------------------------------------------------- cases
 
-create function hall.open_case(p_kind text, p_subject text, p_note text, p_at timestamptz, p_lamp text default 'red')
+create function hall.open_case(p_kind text, p_subject text, p_note text, p_at timestamptz, p_lamp text default 'red', p_minutes bigint default null)
 returns text language plpgsql as $$
 -- The open case of this kind and subject, made if there is none; a person has the time of an assisted request for it.
 declare made text;
 begin
     insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
         select hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at, due, minutes, not hall.calendar_knows(due)
-            from hall.setting('assisted_minutes') as minutes, hall.add_working_minutes(p_at, minutes) as due
+            from coalesce(p_minutes, hall.setting('assisted_minutes')) as minutes, hall.add_working_minutes(p_at, minutes) as due
         on conflict (kind, subject) where closed_at is null do nothing returning id into made;
     if made is null then
         select id into strict made from hall.hall_case where kind = p_kind and subject = p_subject and closed_at is null;
@@ -38,6 +38,7 @@ begin
     select * into k from hall.hall_case where id = p_args ->> 'case_id' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if k.closed_at is not null then perform hall.refuse('illegal-transition', '{"state": "closed"}'); end if;
+    if k.kind = 'appeal' then perform hall.refuse('illegal-transition', '{"ended_by": "opinion"}'); end if;
     update hall.hall_case set closed_at = hall.hall_now(), closed_by = p_actor ->> 'client', closing_note = p_args ->> 'note'
         where id = k.id returning * into k;
     return jsonb_build_object('status', 200, 'body', hall.case_body(k));
@@ -508,7 +509,7 @@ begin
     perform hall.begin_act(p_actor);
     if not hall.acts_for(p_actor, f.uscc) then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(f.state, 'signed', 'active', 'reduced');
-    if f.is_line_over or hall.today() > f.line_ends_on then perform hall.refuse('illegal-transition', '{"line": "ended"}'); end if;
+    if f.is_line_over or hall.today() > f.line_ends_on then perform hall.refuse('illegal-transition', jsonb_build_object('state', f.state, 'line', 'ended')); end if;
     if (select is_suspended from hall.financing_request where id = f.fr_id) then perform hall.refuse('request-suspended'); end if;
     left_fen := greatest(f.committed_fen
         - (select coalesce(sum(amount_fen), 0) from hall.drawdown where facility_id = f.id and state = 'asked'), 0);

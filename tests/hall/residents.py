@@ -78,6 +78,7 @@ async def town(hall: Hall) -> Town:
     await _people(here)
     await _requests(here)
     await _money(here)
+    await _voices(here)
     return here
 
 
@@ -164,3 +165,19 @@ async def _money(here: Town) -> None:
     )
     here.things |= {"facility_id": facility, "drawdown_id": asked["drawdown_id"], "case_id": case}
     here.things |= {"today": str(today), "in a year": str(today + timedelta(days=360))}
+
+
+async def _voices(here: Town) -> None:
+    """An appeal against a decline of `mine`, a declined claim beside it, and a rating."""
+    declined: list[made.Claim] = []
+    for _ in range(2):
+        claim = await here.claim("contacted")
+        args = {"claim_id": claim.id, "fence": claim.fence, "to": "declined", "reason": "no"}
+        await made.act(here.hall.owner, here.mine.actor, "give_up_claim", **args)
+        declined.append(claim)
+    appealed, other = declined
+    given = {"claim_id": appealed.id, "reason": "unfair-treatment", "text": "a text"}
+    appeal = await made.act(here.hall.owner, made.enterprise_actor(here.firm), "open_appeal", **given)
+    rating = {"claim_id": appealed.id, "stars": 2, "reasons": ["dear"]}
+    await made.act(here.hall.owner, made.enterprise_actor(here.firm), "rate_claim", **rating)
+    here.things |= {"appeal_id": appeal["appeal_id"], "declined": other.id}

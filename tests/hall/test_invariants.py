@@ -43,6 +43,7 @@ FAULTS: dict[str, Sequence[str]] = {
     ),
     "I23": ("DROP INDEX hall.one_open_request", "UPDATE hall.financing_request SET purpose = 'same', state = 'quoted'"),
     "I26": ("UPDATE hall.drawdown SET drawn_on = drawn_on - 90",),
+    "I27": ("UPDATE hall.financing_request SET is_under_appeal = true",),
 }
 ALWAYS_ON = """
 SELECT t.tgrelid::regclass::text AS name, t.tgname
@@ -79,7 +80,7 @@ async def test_all_hold_on_a_hall_that_worked(owner: Any) -> None:
 
 
 def test_every_invariant_of_the_tables_is_there() -> None:
-    assert [one.name for one in INVARIANTS] == [*(f"I{n}" for n in range(1, 18)), "I23", "I26"]
+    assert [one.name for one in INVARIANTS] == [*(f"I{n}" for n in range(1, 18)), "I23", "I26", "I27"]
     assert sorted(FAULTS) == sorted(one.name for one in INVARIANTS)
 
 

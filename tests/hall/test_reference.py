@@ -21,6 +21,8 @@ TABLES = (
     "scheme",
     "channel",
     "purpose",
+    "appeal_reason",
+    "rating_reason",
     "amount_band",
     "problem_type",
     "working_day",
@@ -68,6 +70,8 @@ def test_the_tables_say_what_the_files_say_and_a_second_time_nothing_is_written(
     }
     assert {str(row[0]) for row in rows["channel"]} == set(policy.channels)
     assert {str(row[0]) for row in rows["purpose"]} == set(policy.purposes)
+    assert {str(row[0]) for row in rows["appeal_reason"]} == set(policy.appeal_reasons)
+    assert {str(row[0]) for row in rows["rating_reason"]} == set(policy.rating_reasons)
     assert rows["problem_type"] == {
         (code, one.status, one.title.zh, one.title.en) for code, one in problem_types().items()
     }
@@ -87,6 +91,8 @@ def test_what_differs_from_the_files_is_put_right(database: str) -> None:
             UPDATE hall.scheme SET quote_binds = NOT quote_binds;
             INSERT INTO hall.channel VALUES ('stray', '甲', 'a');
             DELETE FROM hall.purpose WHERE name = 'other';
+            DELETE FROM hall.appeal_reason WHERE name = 'other';
+            UPDATE hall.rating_reason SET title_en = 'a';
             UPDATE hall.amount_band SET from_fen = from_fen + 7;
             INSERT INTO hall.amount_band VALUES ('7777-up', 77, '甲', 'a');
             UPDATE hall.problem_type SET status = 500, title_zh = '甲';

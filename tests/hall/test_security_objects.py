@@ -129,6 +129,9 @@ def ways(here: Town) -> dict[str, list[tuple[str, str, Any]]]:
             ("POST", "/v1/credit-reports", {"quote_id": there["quote_id"]}),
             ("GET", f"/v1/credit-reports/{there['report_id']}", None),
             ("POST", "/v1/limit-quotes", {"uscc": uscc, "scheme": "ordinary"}),
+            ("GET", f"/v1/appeals/{there['appeal_id']}", None),
+            ("POST", "/v1/appeals", {"claim_id": there["declined"], "reason": "other", "text": "x"}),
+            ("POST", "/v1/ratings", {"claim_id": claim, "stars": 1, "reasons": []}),
         ],
     }  # fmt: skip
 
@@ -168,6 +171,8 @@ async def states(here: Town) -> list[tuple[Any, ...]]:
         UNION ALL SELECT 'consents', '', count(*)::int FROM hall.consent
         UNION ALL SELECT 'revoked', '', count(*)::int FROM hall.consent_revocation
         UNION ALL SELECT 'looks', '', count(*)::int FROM hall.access_log
+        UNION ALL SELECT 'appeals', '', count(*)::int FROM hall.appeal
+        UNION ALL SELECT 'ratings', '', count(*)::int FROM hall.rating
         ORDER BY 1
         """
     )
