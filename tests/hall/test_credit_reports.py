@@ -137,6 +137,10 @@ async def test_only_the_enterprises_side_issues_and_no_report_is_born_expired(ha
     for one in (stranger, await hall.client("portal")):
         assert problem(await one.post("/v1/credit-reports", {"quote_id": quote})) == NOT_FOUND
     assert problem(await firm.post("/v1/credit-reports", {"quote_id": made.new("lq")})) == NOT_FOUND
+    behind_the_route = {"quote_id": quote, "feeds": [], "ruleset_version": None}
+    for who in (made.enterprise_actor(await made.enterprise(hall.owner)), made.actor("scoring", "engine")):
+        with pytest.raises(made.Refused, match="not-found"):
+            await made.act(hall.owner, who, "issue_credit_report", **behind_the_route)
     scoring = await hall.client("scoring")
     assert problem(await scoring.post("/v1/credit-reports", {"quote_id": quote})) == (403, "scope-missing")
     portal = await hall.client("portal")
