@@ -270,8 +270,8 @@ _MONEY = (
 _VOICES = (
     Invariant(
         "I27",
-        "A request is under appeal while one is open that concerns it, its case is open until the opinion, and who rates "
-        "a claim was contacted under it",
+        "A request is under appeal while one is open that concerns it, its case is open until the opinion, and who "
+        "rates a claim was contacted under it",
         """
         SELECT f.id FROM hall.financing_request f
         WHERE f.is_under_appeal <> EXISTS (
