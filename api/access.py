@@ -68,6 +68,13 @@ class ClaimView(BaseModel):
     first_opinion_due: str | None
 
 
+class OwnClaims(BaseModel):
+    """Claims in the order in which they were won."""
+
+    items: list[ClaimView]
+    as_of: str
+
+
 class RequestView(BaseModel):
     """A request as far as the caller reaches: `whole`, `holder` of its claim, or only its `card`.
 

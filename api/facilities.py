@@ -126,6 +126,13 @@ class Facility(BaseModel):
     deadline: str | None
 
 
+class OwnFacilities(BaseModel):
+    """Facilities in the order in which they were signed."""
+
+    items: list[Facility]
+    as_of: str
+
+
 class FacilityWhole(Facility):
     """A facility with its money and the bank's latest word."""
 

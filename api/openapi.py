@@ -16,7 +16,7 @@ WITHOUT_KEY = frozenset({"get_token", "query_limits", "poll_events"})
 _ALWAYS = ("not-found", "bad-filter", "internal", "overloaded")
 _WITH_TOKEN = ("token-missing", "token-invalid", "token-expired", "scope-missing", "rate-limited")
 _WITH_BODY = ("malformed-json", "body-too-large", "media-type")
-_WITH_KEY = ("idempotency-key-missing", "idempotency-in-flight", "idempotency-key-reused")
+_WITH_KEY = ("idempotency-key-missing", "idempotency-in-flight", "idempotency-key-reused", "maintenance")
 _PROBLEM: Mapping[str, Any] = {
     "type": "object",
     "title": "Problem",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import asyncpg
@@ -41,7 +42,7 @@ _UNDONE = (
     asyncpg.LockNotAvailableError,
 )
 """The server's word that it ended a statement and undid it."""
-_RETRY_AFTER = {"overloaded": 1, "maintenance": 30, "idempotency-in-flight": 1, "engine-unavailable": 5}
+_RETRY_AFTER = {"overloaded": 1, "idempotency-in-flight": 1, "engine-unavailable": 5}
 
 
 class Problem(JifenError):
@@ -49,8 +50,9 @@ class Problem(JifenError):
 
     Args:
         code: the last step of the problem's `type`.
-        members: extension members of the answer; no other party's data, no SQL. `retry_after_seconds` becomes the
-            header Retry-After, `headers` is not shown but sent as headers.
+        members: extension members of the answer; no other party's data, no SQL. `retry_after_seconds`, or
+            `retry_after_ms` rounded up to whole seconds, becomes the header Retry-After; `headers` is not shown but
+            sent as headers.
     """
 
     def __init__(self, code: str, /, *, headers: Mapping[str, str] | None = None, **members: object) -> None:
@@ -84,7 +86,7 @@ def answer_of(problem: Problem, request: Request) -> Response:
     language = language_of(request.headers.get("accept-language", ""))
     title = problem_types()[problem.code].title
     headers = {"Content-Language": language} | problem.headers
-    seconds = problem.members.get("retry_after_seconds", _RETRY_AFTER.get(problem.code))
+    seconds = _seconds_to_wait(problem)
     if seconds is not None:
         headers["Retry-After"] = str(seconds)
     if problem.status == 401 and "WWW-Authenticate" not in headers:
@@ -97,6 +99,14 @@ def answer_of(problem: Problem, request: Request) -> Response:
         "trace_id": trace_of(request),
     } | problem.members
     return Response(orjson.dumps(body), problem.status, headers, MEDIA_TYPE)
+
+
+def _seconds_to_wait(problem: Problem) -> object:
+    """What Retry-After says; None: that waiting helps is not known."""
+    milliseconds = problem.members.get("retry_after_ms")
+    if isinstance(milliseconds, int):
+        return ceil(milliseconds / 1000)
+    return problem.members.get("retry_after_seconds", _RETRY_AFTER.get(problem.code))
 
 
 def problem_of(error: Exception, request: Request) -> Problem:

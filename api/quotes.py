@@ -77,7 +77,7 @@ async def _asked(pool: Pool, uscc: str, scheme: str) -> dict[str, Any]:
     row = await pool.fetchrow(
         """
         SELECT c.today, s.policy, s.quote_binds, e.uscc, hall.quotes_left_today($1) AS "left",
-            ceil(extract(epoch FROM hall.start_of(c.today + 1) - hall.hall_now()))::integer AS seconds_left
+            hall.seconds_left_today() AS seconds_left
         FROM (SELECT hall.today() AS today) c
         LEFT JOIN hall.scheme s ON s.name = $2
         LEFT JOIN hall.enterprise e ON e.uscc = $1
@@ -122,9 +122,22 @@ async def quote_of(pool: Pool, caller: Caller, quote_id: str) -> dict[str, Any] 
     )
 
 
-async def limits_for_bank(pool: Pool, caller: Caller, usccs: Sequence[str], purpose: str) -> list[dict[str, Any]]:
-    """One line an enterprise, in the order asked: its latest limit, or why it is withheld. Each look is logged."""
+async def limits_for_bank(
+    pool: Pool, caller: Caller, usccs: Sequence[str], purpose: str, scheme: str | None
+) -> list[dict[str, Any]]:
+    """One line an enterprise, in the order asked: its limit, or why it is withheld. Each look is logged.
+
+    Args:
+        pool: of the hall.
+        caller: a bank.
+        usccs: of the enterprises.
+        purpose: that a consent must allow.
+        scheme: under which; None: of any, first one in force, then one that binds, then the latest.
+
+    Raises:
+        asyncpg.PostgresError: a refusal: validation: no such scheme.
+    """
     rows = await pool.fetch(
-        "SELECT shown FROM hall.look_at_limits($1, $2, $3) AS shown", caller.actor(), list(usccs), purpose
+        "SELECT shown FROM hall.look_at_limits($1, $2, $3, $4) AS shown", caller.actor(), list(usccs), purpose, scheme
     )
     return [row["shown"] for row in rows]

@@ -7,7 +7,7 @@ from fastapi.security import OAuth2
 
 SCOPES: Mapping[str, str] = {
     "admin:write": "institutions, outlets, officers, orders",
-    "admin:read": "what administrators see",
+    "admin:read": "orders that wait for a second administrator",
     "appeal:write": "appeal against decisions about an enterprise",
     "audit:read": "history without dossiers",
     "case:write": "assigned cases and assisted requests",

@@ -8,9 +8,9 @@
 It needs httpx2 and PyJWT with cryptography, and nothing of the hall's own code. `bank.json` holds `url`, `client`,
 `kid`, `key` (path of the private key, PEM), `outlet`, `product` (pr_...@version), the `officer` who holds the claims
 where the outlet has officers and, where the hall's name differs from its address, `issuer`. Beside it lies
-`bank.json.state`: how far the stream was read, which cards wait for their gate, and every act under its
-Idempotency-Key, written down before it is sent. Kill the program whenever you like: started again it reads on where it
-stood, and repeats what it cannot know the answer of with the same key, which the hall does once.
+`bank.json.state`: how far the stream was read, which cards wait for their gate, which contracts for their report, and
+every act under its Idempotency-Key, written down before it is sent. Kill the program whenever you like: started again
+it reads on where it stood, and repeats what it cannot know the answer of with the same key, which the hall does once.
 
 What a bank decides for itself stands in three functions at the end: `wanted`, `offered` and `contract_of`.
 """
@@ -53,14 +53,30 @@ BAND_UNIT_FEN = 1_000_000
 REPEATED = {"overloaded", "maintenance", "internal", "idempotency-in-flight", "rate-limited", "engine-unavailable"}
 """After these the same act may be sent again with the same key, and nothing happens twice."""
 
+LATER = {"request-suspended", "institution-suspended", "token-invalid", "client-assertion-invalid", "scope-missing"}
+"""These say nothing about the act itself: somebody lifts the order or mends the client, and it is sent again then."""
+LATER_SECONDS = 10.0
+
 
 class Refused(Exception):
     """The hall said no: a problem (RFC 9457). `code` is what a program branches on."""
 
     def __init__(self, status: int, problem: Json) -> None:
         super().__init__(f"{status} {problem.get('type')}: {problem.get('title')}")
-        self.code = str(problem.get("type", "")).rsplit("/", 1)[-1]
+        self.code = _code_of(problem)
+        self.status = status
         self.problem = problem
+
+
+class NotNow(Refused):
+    """The act stays as it was kept, and is to be tried again later."""
+
+
+class NoAnswer(Exception):
+    """What came back is no word of the hall, such as the page of a balancer before it."""
+
+
+UNANSWERED = (httpx2.TransportError, NoAnswer)
 
 
 class State:
@@ -79,6 +95,8 @@ class State:
         self.acts: dict[str, Json] = known.get("acts", {})
         self.cards: dict[str, Json] = known.get("cards", {})
         """By request: what waits for its gate, or is being raced for and not done with."""
+        self.signings: dict[str, Json] = known.get("signings", {})
+        """By claim: what an enterprise accepted and whose signing is not reported yet."""
 
     def save(self) -> None:
         """Keep it, so that a crash at any moment leaves the old state or the new one."""
@@ -86,7 +104,8 @@ class State:
             self.seen = self.seen[-MOST_KEPT:]
             for oldest in list(self.acts)[:-MOST_KEPT]:
                 del self.acts[oldest]
-            kept = {"cursor": self.cursor, "last": self.last, "seen": self.seen, "acts": self.acts, "cards": self.cards}
+            kept = {"cursor": self.cursor, "last": self.last, "seen": self.seen, "acts": self.acts, "cards": self.cards,
+                "signings": self.signings}  # fmt: skip
             beside = self._path.with_name(self._path.name + ".part")
             with beside.open("w", encoding="utf-8") as file:
                 json.dump(kept, file)
@@ -126,9 +145,22 @@ class Hall:
                 self._renew_at = time.monotonic() + granted["expires_in"] - RENEW_SECONDS
             return self._token
 
+    def forget_token(self) -> None:
+        """Fetch a new token before the next call."""
+        self._renew_at = 0.0
+
     def get(self, path: str, **query: str) -> Json:
         """Read."""
         return _body(self._http.get(path, params=query, headers=self._headers()))
+
+    def pages(self, path: str, **query: str) -> Iterator[Json]:
+        """Read a list to its end, page by page."""
+        response = self._http.get(path, params=query, headers=self._headers())
+        while True:
+            yield _body(response)
+            if "next" not in response.links:
+                return
+            response = self._http.get(response.links["next"]["url"], headers=self._headers())
 
     def act(self, name: str, path: str, body: Json, fence: int | None = None) -> Json:
         """Act once. `name` says what the act is to us: under it the key and the answer are kept.
@@ -137,7 +169,7 @@ class Hall:
         the hall answers what it answered the first time. An act whose answer is known is not sent again.
 
         Raises:
-            Refused: for good.
+            Refused: for good; as NotNow: not for good, and nothing is known of the act.
         """
         with self._state.lock:
             kept = self._state.acts.get(name)
@@ -148,7 +180,7 @@ class Hall:
         if kept["status"] is None:
             response = self._sent(path, kept, fence)
             with self._state.lock:
-                kept["status"], kept["answer"] = response.status_code, response.json()
+                kept["status"], kept["answer"] = response.status_code, _said(response)
                 self._state.save()
         if kept["status"] >= 400:
             raise Refused(kept["status"], kept["answer"])
@@ -158,23 +190,32 @@ class Hall:
         """The answer to an act, sent as often as it takes to get one that says what became of it."""
         pause = 0.1
         while True:
-            headers = self._headers() | {"Idempotency-Key": kept["key"]}
-            if fence is not None:
-                headers["Claim-Fence"] = str(fence)
             try:
+                headers = self._headers() | {"Idempotency-Key": kept["key"]}
+                if fence is not None:
+                    headers["Claim-Fence"] = str(fence)
                 response = self._http.post(path, json=kept["body"], headers=headers)
-            except httpx2.TransportError as error:
-                print(f"no answer ({type(error).__name__}); the same act again", file=sys.stderr)
+                said = _said(response)
+            except UNANSWERED as error:
+                print(f"no answer ({type(error).__name__} {error}); the same act again", file=sys.stderr)
                 time.sleep(pause)
                 pause = min(2 * pause, 5.0)
                 continue
-            code = "" if response.status_code < 400 else str(response.json()["type"]).rsplit("/", 1)[-1]
+            except Refused as refused:  # no token
+                if refused.code not in REPEATED:
+                    raise NotNow(refused.status, refused.problem) from None
+                time.sleep(1)
+                continue
+            code = "" if response.status_code < 400 else _code_of(said)
             if code == "gate-not-open":
-                time.sleep(response.json()["retry_after_ms"] / 1000)
+                time.sleep(said["retry_after_ms"] / 1000)
             elif code == "token-expired":
-                self._renew_at = 0.0
+                self.forget_token()
             elif code in REPEATED:
                 time.sleep(float(response.headers.get("retry-after", 1)))
+            elif code in LATER:
+                self.forget_token()
+                raise NotNow(response.status_code, said)
             else:
                 return response
 
@@ -196,10 +237,26 @@ class Hall:
         return {"Authorization": f"Bearer {self.token()}", "Accept-Language": "en"}
 
 
+def _said(response: httpx2.Response) -> Json:
+    """What the hall says: it speaks JSON alone."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+    if kind not in {"application/json", "application/problem+json"}:
+        raise NoAnswer(f"{response.status_code} with {kind or 'nothing'}")
+    try:
+        return response.json()
+    except ValueError:
+        raise NoAnswer(f"{response.status_code} with broken JSON") from None
+
+
 def _body(response: httpx2.Response) -> Json:
+    said = _said(response)
     if response.status_code >= 400:
-        raise Refused(response.status_code, response.json())
-    return response.json()
+        raise Refused(response.status_code, said)
+    return said
+
+
+def _code_of(problem: Json) -> str:
+    return str(problem.get("type", "")).rsplit("/", 1)[-1]
 
 
 class Gates:
@@ -259,6 +316,12 @@ class Outlet:
         with suppress(RuntimeError):  # the program ends; what is left stands in the state
             self.racers.submit(errand, *args).add_done_callback(_tell_fault)
 
+    def later(self, errand: Callable[..., None], *args: object) -> None:
+        """Do it after a while; what it is about stands in the state until it is done."""
+        timer = threading.Timer(LATER_SECONDS, self.begin, (errand, *args))
+        timer.daemon = True
+        timer.start()
+
     def product(self) -> Json:
         """The version of the product that the outlet claims with; a version never changes, so it is read once."""
         if self.known is None:
@@ -270,16 +333,19 @@ class Outlet:
         """Follow the hall for ever: after each end of the stream, whatever its reason, a new one where it stood."""
         for card in list(self.state.cards.values()):
             self.gates.add(card)  # what waited, or was under way, when the program ended
+        for accepted in list(self.state.signings.values()):
+            self.begin(self.sign, accepted)
         while not (self.once and self.signed):
             try:
                 if self.state.cursor is None:
                     self.read_snapshot()
                 self.follow()
-            except httpx2.TransportError as error:
-                print(f"the stream broke ({type(error).__name__})", file=sys.stderr)
+            except UNANSWERED as error:
+                print(f"the stream broke ({type(error).__name__} {error})", file=sys.stderr)
             except Refused as refused:
                 if refused.code not in REPEATED | {"token-expired", "token-invalid"}:
                     raise
+                self.hall.forget_token()
                 print(refused, file=sys.stderr)
             if not (self.once and self.signed):
                 # Unequal, so that not every bank comes back in the same instant.
@@ -287,12 +353,14 @@ class Outlet:
 
     def read_snapshot(self) -> None:
         """All open cards at one instant, and the place of the stream that belongs to it."""
-        query = {"outlet_id": self.config["outlet"], "limit": "200"}
-        page = self.hall.get("/v1/hall", **query)
-        self.set_clock(page["read_at"])
-        for card in page["items"]:
-            self.expect(card)
-        self.state.cursor, self.state.last = page["as_of"], None
+        place = None
+        for page in self.hall.pages("/v1/hall", outlet_id=self.config["outlet"], limit="200"):
+            if place is None:  # what changes while the other pages are read stands behind it in the stream
+                place = page["as_of"]
+                self.set_clock(page["read_at"])
+            for card in page["items"]:
+                self.expect(card)
+        self.state.cursor, self.state.last = place, None
         self.state.save()
 
     def set_clock(self, hall_time: str) -> None:
@@ -340,6 +408,9 @@ class Outlet:
             case "fin.round.taken.v1" | "fin.round.closed.v1" | "fin.request.suspended.v1":
                 self.forget(told["fr_id"])
             case "fin.claim.accepted.v1":
+                with self.state.lock:
+                    self.state.signings[told["claim_id"]] = told
+                    self.state.save()
                 self.sign(told)
             case "fin.claim.lapsed.v1" | "fin.claim.rejected.v1" | "fin.claim.superseded.v1" as ended:
                 print(f"{ended}: {told['claim_id']} is ours no more; its dossier must not be used", flush=True)
@@ -388,13 +459,16 @@ class Outlet:
         """Go on from a claim to its offer."""
         try:
             self.make_offer(won["claim_id"], won["fence"])
+        except NotNow as refused:
+            print(f"claim {won['claim_id']} waits: {refused}", file=sys.stderr)
+            self.later(self.work_on, card, won)
+            return
         except Refused as refused:
             # Such as stale-fence: the lease is over, and whatever we do under it is refused from now on.
             print(f"claim {won['claim_id']}: {refused}", file=sys.stderr)
-        except httpx2.TransportError as error:
-            print(f"claim {won['claim_id']}: no answer ({type(error).__name__}); once more", file=sys.stderr)
-            time.sleep(1)
-            self.begin(self.work_on, card, won)
+        except UNANSWERED as error:
+            print(f"claim {won['claim_id']}: no answer ({type(error).__name__} {error}); once more", file=sys.stderr)
+            self.later(self.work_on, card, won)
             return
         self.done_with(card)
 
@@ -402,7 +476,16 @@ class Outlet:
         """Contact the enterprise, read its dossier and make the offer."""
         proof = {"method": "call", "proof_sha256": sha256(f"call {claim}".encode()).hexdigest()}
         self.hall.act(f"contact {claim}", f"/v1/claims/{claim}/contact", proof, fence)
-        dossier = self.hall.get(f"/v1/claims/{claim}/dossier")
+        try:
+            dossier = self.hall.get(f"/v1/claims/{claim}/dossier")
+        except Refused as refused:
+            if refused.code in LATER | REPEATED | {"token-expired"}:
+                self.hall.forget_token()
+                raise NotNow(refused.status, refused.problem) from None
+            if refused.code not in {"consent-missing", "consent-revoked"}:
+                raise
+            self.hall.act(f"decline {claim}", f"/v1/claims/{claim}/decline", {"reason": refused.code}, fence)
+            return
         offer = offered(dossier, self.product())
         if offer is None:
             self.hall.act(f"decline {claim}", f"/v1/claims/{claim}/decline", {"reason": "outside-appetite"}, fence)
@@ -416,11 +499,23 @@ class Outlet:
         report = contract_of(told["claim_id"], today, self.product())
         try:
             facility = self.hall.act(f"sign {told['claim_id']}", "/v1/facilities", report, told["fence"])
+        except NotNow as refused:
+            print(f"claim {told['claim_id']} is signed later: {refused}", file=sys.stderr)
+            self.later(self.sign, told)
+            return
         except Refused as refused:
             print(f"claim {told['claim_id']} cannot be signed: {refused}", file=sys.stderr)
+            self.signed_off(told)
             return
+        self.signed_off(told)
         self.signed = True
         print(f"signed {facility['ceiling_fen'] / 100:,.0f} CNY as {facility['facility_id']}", flush=True)
+
+    def signed_off(self, told: Json) -> None:
+        """Nothing more is to be reported of an acceptance."""
+        with self.state.lock:
+            self.state.signings.pop(told["claim_id"], None)
+            self.state.save()
 
 
 def grab_of(card: Json) -> str:

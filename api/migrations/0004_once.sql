@@ -44,6 +44,9 @@ begin
         status := known.status; body := known.body; replayed := true;
         return;
     end if;
+    if hall.setting('maintenance') = 1 then  -- what was answered before is answered still
+        perform hall.refuse('maintenance', jsonb_build_object('retry_after_seconds', 30));
+    end if;
     insert into hall.idempotency (client_id, method, path, key, fingerprint)
         values (p_client, p_method, p_path, p_key, p_fingerprint) returning * into known;
     perform set_config('hall.cause', known.id::text, true), set_config('hall.traceparent', p_traceparent, true);

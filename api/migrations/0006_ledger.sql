@@ -10,6 +10,10 @@ create function hall.start_of(p_day date) returns timestamptz language sql immut
     select p_day::timestamp at time zone 'Asia/Shanghai'
 $$;
 
+create function hall.seconds_left_today() returns integer language sql volatile as $$
+    select ceil(extract(epoch from hall.start_of(hall.today() + 1) - hall.hall_now()))::integer
+$$;
+
 -- ------------------------------------------------------------------------------------------------------------ balances
 
 create table hall.exposure (

@@ -383,8 +383,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('decision:' || p_uscc, 0));
     if exists (select 1 from hall.decision where id = answer ->> 'decision_id') then return answer ->> 'decision_id'; end if;
     if hall.quotes_left_today(p_uscc) <= 0 then
-        perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', ceil(extract(epoch from
-            hall.start_of(hall.today() + 1) - hall.hall_now()))::integer));
+        perform hall.refuse('quote-cap', jsonb_build_object('retry_after_seconds', hall.seconds_left_today()));
     end if;
     at := hall.hall_now();
     insert into hall.rulebook (version, policy, ruleset, size_classes)
@@ -606,9 +605,11 @@ create function hall.log_access(
         values (hall.hall_now(), p_actor ->> 'client', p_actor ->> 'institution', p_uscc, p_what, p_purpose, p_consent, p_withheld)
 $$;
 
-create function hall.look_at_limits(p_actor jsonb, p_usccs text[], p_purpose text) returns setof jsonb
-language plpgsql security definer set search_path = hall, pg_temp as $$
--- One line an enterprise, in the order asked: its latest limit, or why it is withheld. Each look is logged.
+create function hall.look_at_limits(p_actor jsonb, p_usccs text[], p_purpose text, p_scheme text default null)
+returns setof jsonb language plpgsql security definer set search_path = hall, pg_temp as $$
+-- One line an enterprise, in the order asked: its latest limit under the scheme, or why it is withheld. Where no scheme
+-- is asked for, one in force goes before one that is over, and one that binds before one that does not. Each look is
+-- logged.
 declare
     bank text := p_actor ->> 'institution';
     about text;
@@ -616,19 +617,24 @@ declare
     holds boolean;
     shown jsonb;
 begin
+    if p_scheme is not null and not exists (select 1 from hall.scheme where name = p_scheme) then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/scheme", "rule": "unknown-scheme"}]}');
+    end if;
     foreach about in array p_usccs loop
         holds := hall.holds_claim(p_actor, about);
         consent := hall.consent_for(about, bank, 'limit', p_purpose, holds);
         if consent is null then
             shown := jsonb_build_object('uscc', about, 'withheld', hall.why_withheld(about, bank, 'limit', p_purpose, holds));
         else
-            select jsonb_build_object('quote_id', q.id, 'scheme', q.scheme, 'outcome', q.outcome, 'limit_fen', q.limit_fen,
-                    'conditions', d.content -> 'answer' -> 'conditions', 'made_at', hall.iso(q.made_at),
+            select jsonb_build_object('quote_id', q.id, 'scheme', q.scheme, 'quote_binds', s.quote_binds,
+                    'outcome', q.outcome, 'limit_fen', q.limit_fen, 'conditions', d.content -> 'answer' -> 'conditions', 'made_at', hall.iso(q.made_at),
                     'expires_at', hall.iso(q.expires_at), 'is_live', q.expires_at > hall.hall_now(),
                     'decision_id', d.id, 'model_version', d.model_version, 'policy_version', d.policy_version)
                 into shown
                 from hall.limit_quote q join hall.decision d on d.id = q.decision_id
-                where q.uscc = about order by q.made_at desc, q.id desc limit 1;
+                    join hall.scheme s on s.name = q.scheme
+                where q.uscc = about and q.scheme = coalesce(p_scheme, q.scheme)
+                order by q.expires_at > hall.hall_now() desc, s.quote_binds desc, q.made_at desc, q.id desc limit 1;
             shown := jsonb_build_object('uscc', about, 'consent_id', consent, 'limit', shown);
         end if;
         perform hall.log_access(p_actor, about, 'limit', p_purpose, consent, shown ->> 'withheld');
@@ -762,5 +768,5 @@ end $$;
 grant select on hall.fact_batch, hall.rulebook, hall.decision, hall.limit_quote, hall.consent, hall.consent_revocation,
     hall.revocation_notice, hall.revocation_acknowledged, hall.access_log to jifen_service;
 grant insert (source_label, fingerprint, made_by, report) on hall.fact_batch to jifen_service;
-revoke execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text) from public;
-grant execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text) to jifen_service;
+revoke execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text, text) from public;
+grant execute on function hall.show_batch(bigint), hall.look_at_limits(jsonb, text[], text, text) to jifen_service;

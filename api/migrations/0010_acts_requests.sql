@@ -318,7 +318,9 @@ begin
     begin
         perform hall.move_request(fr.id, 'T2', 'submitted', me, at);
     exception when unique_violation then
-        perform hall.refuse('duplicate-request');
+        perform hall.refuse('duplicate-request', jsonb_build_object('existing', (
+            select f.id from hall.financing_request f where f.tenant = fr.tenant and f.uscc = fr.uscc
+                and f.scheme = fr.scheme and f.purpose = fr.purpose and f.id <> fr.id and hall.seeks_a_bank(f.state))));
     end;
     decision := hall.keep_decision(fr.uscc, p_args -> 'decision', p_args ->> 'decision_text', me);
     expires := at + make_interval(days => hall.setting('quote_days')::integer);
@@ -469,7 +471,7 @@ begin
     end if;
     select * into proposal from hall.approval where id = proposal.id for no key update;
     at := hall.hall_now();
-    if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"approval": "used"}'); end if;
+    if proposal.approved_at is not null then perform hall.refuse('illegal-transition', '{"state": "approved"}'); end if;
     if proposal.proposed_by = me then perform hall.refuse('four-eyes-required'); end if;
     if at >= proposal.expires_at then
         perform hall.refuse('approval-expired', jsonb_build_object('expires_at', hall.iso(proposal.expires_at)));
@@ -495,7 +497,7 @@ begin
             where fr_id = fr.id and state = 'open';
         perform hall.tell_suspension(fr, 'fin.request.suspended.v1');
     else
-        if not fr.is_suspended then perform hall.refuse('illegal-transition', '{"suspended": false}'); end if;
+        if not fr.is_suspended then perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', false)); end if;
         perform hall.start_clocks(fr, at);
         perform hall.tell_suspension(fr, 'fin.request.resumed.v1');
     end if;

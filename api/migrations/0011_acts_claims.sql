@@ -40,7 +40,9 @@ begin
     if used.institution >= caps.institution then perform hall.refuse('hold-cap-reached', '{"of": "institution"}'); end if;
     if used.outlet >= caps.outlet then perform hall.refuse('hold-cap-reached', '{"of": "outlet"}'); end if;
     if used.officer >= caps.officer then perform hall.refuse('hold-cap-reached', '{"of": "officer"}'); end if;
-    if used.daily >= caps.daily then perform hall.refuse('daily-claim-cap'); end if;
+    if used.daily >= caps.daily then
+        perform hall.refuse('daily-claim-cap', jsonb_build_object('retry_after_seconds', hall.seconds_left_today()));
+    end if;
     update hall.quota set held = held + 1,
             claims_that_day = case when day = today then claims_that_day else 0 end + 1, day = today
         where owner in (p_institution, p_outlet, p_officer);

@@ -73,7 +73,7 @@ declare made hall.officer;
 begin
     perform hall.begin_act(p_actor);
     if (hall.locked_outlet(p_actor, p_args)).is_closed then
-        perform hall.refuse('illegal-transition', '{"closed": true}');
+        perform hall.refuse('illegal-transition', '{"state": "closed"}');
     end if;
     insert into hall.officer (id, outlet_id, name, hold_cap)
         values (hall.new_id('oc'), p_args ->> 'outlet_id', p_args ->> 'name',
@@ -93,7 +93,7 @@ declare
 begin
     perform 1 from hall.quota where owner = o.institution_id for no key update;
     select is_suspended into strict stood from hall.institution where id = o.institution_id for no key update;
-    if stood = wanted then perform hall.refuse('illegal-transition', jsonb_build_object('suspended', stood)); end if;
+    if stood = wanted then perform hall.refuse('illegal-transition', jsonb_build_object('state', case when stood then 'suspended' else 'running' end, 'suspended', stood)); end if;
     update hall.institution set is_suspended = wanted, suspended_at = case when wanted then hall.hall_now() end
         where id = o.institution_id;
     perform hall.emit('institution/' || o.institution_id,
@@ -122,7 +122,7 @@ declare place hall.outlet;
 begin
     perform hall.begin_act(p_actor);
     place := hall.locked_outlet(p_actor, p_args);
-    if place.is_closed then perform hall.refuse('illegal-transition', '{"closed": true}'); end if;
+    if place.is_closed then perform hall.refuse('illegal-transition', '{"state": "closed"}'); end if;
     update hall.outlet set is_closed = true, closed_at = hall.hall_now(), closed_by = p_actor ->> 'client',
             closing_note = p_args ->> 'note'
         where id = place.id returning * into place;
@@ -142,7 +142,7 @@ begin
     place := hall.locked_outlet(p_actor, p_args);
     select * into who from hall.officer where id = p_args ->> 'officer_id' and outlet_id = place.id for no key update;
     if not found then perform hall.refuse('not-found'); end if;
-    if who.is_gone then perform hall.refuse('illegal-transition', '{"gone": true}'); end if;
+    if who.is_gone then perform hall.refuse('illegal-transition', '{"state": "ended"}'); end if;
     update hall.officer set is_gone = true, gone_at = hall.hall_now(), gone_by = p_actor ->> 'client',
             going_note = p_args ->> 'note'
         where id = who.id returning * into who;
@@ -195,7 +195,7 @@ begin
         and version = (p_args ->> 'version')::integer and institution_id = p_actor ->> 'institution' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if approved.approved_at is not null or approved.withdrawn_at is not null then
-        perform hall.refuse('illegal-transition', jsonb_build_object('status', hall.product_json(approved) ->> 'status'));
+        perform hall.refuse('illegal-transition', jsonb_build_object('state', hall.product_json(approved) ->> 'status'));
     end if;
     if approved.proposed_by = p_actor ->> 'client' then perform hall.refuse('four-eyes-required'); end if;
     update hall.product set withdrawn_at = hall.hall_now()

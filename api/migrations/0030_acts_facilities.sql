@@ -509,7 +509,7 @@ begin
     perform hall.begin_act(p_actor);
     if not hall.acts_for(p_actor, f.uscc) then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(f.state, 'signed', 'active', 'reduced');
-    if f.is_line_over or hall.today() > f.line_ends_on then perform hall.refuse('illegal-transition', '{"line": "ended"}'); end if;
+    if f.is_line_over or hall.today() > f.line_ends_on then perform hall.refuse('illegal-transition', jsonb_build_object('state', f.state, 'line', 'ended')); end if;
     if (select is_suspended from hall.financing_request where id = f.fr_id) then perform hall.refuse('request-suspended'); end if;
     left_fen := greatest(f.committed_fen
         - (select coalesce(sum(amount_fen), 0) from hall.drawdown where facility_id = f.id and state = 'asked'), 0);

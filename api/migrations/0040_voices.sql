@@ -12,13 +12,6 @@ create table hall.rating_reason (
     title_en text not null
 );
 
-create function hall.spoken_for(p_actor jsonb) returns setof text language sql stable as $$
-    -- The enterprises that the actor speaks for; see hall.acts_for.
-    select p_actor ->> 'uscc' where p_actor ->> 'role' = 'enterprise'
-    union all
-    select uscc from hall.enterprise where p_actor ->> 'role' = 'portal' and portal = p_actor ->> 'client'
-$$;
-
 -- ------------------------------------------------------------------------------------------------------------ appeals
 
 create table hall.appeal (

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from api import access
+from api import access, own_lists
 from api.calls import Caller, act, allowed, answer, found
 from api.problems import Problem, problems
 from api.routes.requests import FrId, Moved, Version
@@ -182,6 +182,12 @@ async def reject_claim(claim_id: ClaimId, body: GiveUp, request: Request, caller
 async def agree_extension(claim_id: ClaimId, request: Request, caller: Owner) -> Response:
     """The enterprise agrees to one extension of the time for an offer (H3)."""
     return await act(request, caller, "agree_extension", {"claim_id": claim_id})
+
+
+@router.get("/claims", response_model=access.OwnClaims, responses=problems("bad-cursor"))
+async def list_claims(request: Request, caller: Bank, page: own_lists.WantedQuery) -> Response:
+    """The institution's claims, or those of the outlet that the client is bound to."""
+    return await own_lists.page_of_own(request, caller, page, "claims", last="claim_id")
 
 
 @router.get("/claims/{claim_id}", response_model=access.ClaimView, responses=problems("not-found"))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from api import facilities
+from api import facilities, own_lists
 from api.calls import Caller, act, allowed, answer, found
 from api.problems import Problem, problems
 from api.routes.claims import ClaimId, Fence, Reason, Sha256
@@ -174,6 +174,17 @@ def args_of(body: BaseModel, **more: object) -> dict[str, object]:
 async def sign_facility(body: Signing, request: Request, caller: Reporter, fence: Fence) -> Response:
     """The offer that the enterprise accepted is signed; its reservation becomes a commitment (T15, K8)."""
     return await act(request, caller, "sign_facility", args_of(body, fence=fence))
+
+
+@router.get(
+    "/facilities",
+    summary="One's own facilities",
+    response_model=facilities.OwnFacilities,
+    responses=problems("bad-cursor"),
+)
+async def list_facilities(request: Request, caller: Side, page: own_lists.WantedQuery) -> Response:
+    """The institution's facilities, or those of the enterprise's side, without their movements."""
+    return await own_lists.page_of_own(request, caller, page, "facilities", last="facility_id")
 
 
 @router.get(

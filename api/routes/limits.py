@@ -17,6 +17,7 @@ router = APIRouter(prefix="/v1", tags=["limits"])
 Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{18}$", description="统一社会信用代码")]
 Bank = Annotated[Caller, Depends(allowed("limit:read"))]
 Asker = Annotated[Caller, Depends(allowed("fr:write", "quote:write"))]
+Scheme = Annotated[str, Field(max_length=64, description="a scheme of the hall's policy, such as torch-points")]
 MOST = 1_000
 
 
@@ -26,7 +27,7 @@ class QuoteAsked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     uscc: Code
-    scheme: Annotated[str, Field(max_length=64, description="a scheme of the hall's policy, such as torch-points")]
+    scheme: Scheme
 
 
 class LimitsAsked(BaseModel):
@@ -36,6 +37,7 @@ class LimitsAsked(BaseModel):
 
     usccs: Annotated[list[Code], Field(min_length=1, max_length=MOST)]
     purpose: Purpose
+    scheme: Scheme | None = None
 
 
 class Reason(BaseModel):
@@ -74,10 +76,16 @@ class Quote(BaseModel):
 
 
 class ShownLimit(BaseModel):
-    """The latest reference limit as a bank sees it; the bank clears the conditions before its offer."""
+    """A reference limit as a bank sees it; the bank clears the conditions before its offer.
+
+    Attributes:
+        quote_binds: whether amounts under the scheme keep to it.
+        is_live: not expired.
+    """
 
     quote_id: str
     scheme: str
+    quote_binds: bool
     outcome: str
     limit_fen: int
     conditions: list[str]
@@ -134,23 +142,32 @@ async def get_quote(quote_id: str, request: Request, caller: Asker) -> Response:
 @router.get(
     "/enterprises/{uscc}/limit",
     response_model=LimitLine,
-    responses=problems("consent-missing", "consent-revoked"),
+    responses=problems("consent-missing", "consent-revoked", "validation"),
 )
-async def get_limit(uscc: Uscc, purpose: Annotated[Purpose, Query()], request: Request, caller: Bank) -> Response:
-    """The latest limit of an enterprise that consented; the look is logged, also one that is refused."""
+async def get_limit(
+    uscc: Uscc,
+    purpose: Annotated[Purpose, Query()],
+    request: Request,
+    caller: Bank,
+    scheme: Annotated[Scheme | None, Query()] = None,
+) -> Response:
+    """The latest limit under a scheme of an enterprise that consented; the look is logged, also one that is refused.
+
+    Without a scheme: of those in force, or else of all, one that binds before one that does not, and then the latest.
+    """
     request.app.state.service.limits.count(request, LOOKS, caller.paced_as)
-    (line,) = await quotes.limits_for_bank(request.app.state.service.pool, caller, [uscc], purpose)
+    (line,) = await quotes.limits_for_bank(request.app.state.service.pool, caller, [uscc], purpose, scheme)
     if "withheld" in line:
         raise Problem(line["withheld"])
     return answer(line)
 
 
-@router.post("/limits/query", response_model=Limits)
+@router.post("/limits/query", response_model=Limits, responses=problems("validation"))
 async def query_limits(body: LimitsAsked, request: Request, caller: Bank) -> Response:
-    """The latest limits of up to 1,000 enterprises, each under its own consent; each look is logged.
+    """The latest limits of up to 1,000 enterprises, each under its own consent and as for one; each look is logged.
 
     Paced by the enterprises asked for, 200 a second and 2,000 at once, whatever the calls.
     """
     request.app.state.service.limits.count(request, LOOKS, caller.paced_as, len(body.usccs))
-    lines = await quotes.limits_for_bank(request.app.state.service.pool, caller, body.usccs, body.purpose)
+    lines = await quotes.limits_for_bank(request.app.state.service.pool, caller, body.usccs, body.purpose, body.scheme)
     return answer({"lines": lines})

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from api import access, quotes
+from api import access, own_lists, quotes
 from api.calls import Caller, act, allowed, already, answer, found
 from api.problems import problems
 from api.shapes import Amount, Closed, Code, Note
@@ -232,6 +232,20 @@ async def approve_order(
 ) -> Response:
     """The second pair of eyes carries out an order of a request or of an institution."""
     return await act(request, caller, "approve_order", {"approval_id": approval_id})
+
+
+@router.get("/orders", response_model=own_lists.Orders, responses=problems("bad-cursor"))
+async def list_orders(
+    request: Request, caller: Annotated[Caller, Depends(allowed("admin:read"))], page: own_lists.WantedQuery
+) -> Response:
+    """Orders that wait for a second pair of eyes; with `state=all` those approved or expired as well."""
+    return await own_lists.page_of_orders(request, caller, page)
+
+
+@router.get("/financing-requests", response_model=own_lists.OwnRequests, responses=problems("bad-cursor"))
+async def list_requests(request: Request, caller: Intake, page: own_lists.WantedQuery) -> Response:
+    """The enterprise's requests, a portal's of all its enterprises, or the drafts that a clerk entered."""
+    return await own_lists.page_of_own(request, caller, page, "requests", last="fr_id")
 
 
 @router.get("/financing-requests/{fr_id}", response_model=access.RequestView, responses=problems("not-found"))

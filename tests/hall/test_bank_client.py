@@ -6,9 +6,12 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.hall.callers import Hall, serving
 from tests.hall.feeding import until
 from tests.hall.made import Bank
 from tests.hall.residents import TERMS
-from tests.hall.steps import order, told, version
+from tests.hall.steps import order, revoke, told, version
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "bank_client.py"
 SECONDS = 40
@@ -58,6 +61,64 @@ async def said(process: Process, word: str) -> str:
                 return line.decode()
     assert process.stderr is not None
     raise AssertionError(f"it ended without {word!r}: {(await process.stderr.read()).decode()}")
+
+
+async def complained(process: Process, word: str) -> None:
+    """Wait for the word on its standard error."""
+    assert process.stderr is not None
+    async with asyncio.timeout(SECONDS):
+        while line := await process.stderr.readline():
+            if word in line.decode():
+                return
+    raise AssertionError(f"it ended without {word!r}")
+
+
+@dataclass
+class Balancer:
+    """What stands before a hall: bytes to and fro, or while it is down a page of its own."""
+
+    hall: str
+    url: str = ""
+    is_down: bool = False
+    open: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def down(self) -> None:
+        """Break all connections; new ones get the page."""
+        self.is_down = True
+        for one in self.open:
+            one.transport.abort()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_down:
+            await reader.read(65536)
+            page = b"<html>502 Bad Gateway</html>"
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nConnection: close\r\n"
+                         b"Content-Length: %d\r\n\r\n%b" % (len(page), page))  # fmt: skip
+            writer.close()
+            return
+        there = urlsplit(self.hall)
+        behind, onward = await asyncio.open_connection(there.hostname, there.port)
+        self.open |= {writer, onward}
+        await asyncio.gather(_piped(reader, onward), _piped(behind, writer))
+        self.open -= {writer, onward}
+
+
+async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while part := await reader.read(65536):
+            writer.write(part)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def balanced(hall: str) -> AsyncGenerator[Balancer]:
+    balancer = Balancer(hall)
+    server = await asyncio.start_server(balancer.serve, "127.0.0.1", 0)
+    balancer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield balancer
+    balancer.down()
+    server.close()
 
 
 async def configured(hall: Hall, bank: Bank, folder: Path) -> Path:
@@ -213,6 +274,106 @@ async def test_cards_of_one_gate_are_all_grabbed_before_the_work_on_the_first_be
         assert sum("grabbed" in line for line in lines[:first]) >= 12 - 7
         process.kill()
         await process.wait()
+
+
+async def test_a_contract_of_a_suspended_request_is_reported_when_the_order_is_lifted(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        first = await started(config)
+        await said(first, "following")
+        fr = await wanted(hall, bank)
+        await said(first, "offered")
+        first.kill()
+        await first.wait()
+        offer = await hall.owner.fetchrow(
+            "SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc "
+            "FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id"
+        )
+        assert offer is not None
+        await made.act(hall.owner, made.enterprise_actor(offer["uscc"]), "accept_offer", offer_id=offer["id"],
+                       version=offer["version"], sha256=offer["sha256"])  # fmt: skip
+        await order(hall.owner, fr, "suspend")
+        second = await started(config)
+        await complained(second, "is signed later")
+        second.kill()
+        await second.wait()
+        third = await started(config)
+        await complained(third, "is signed later")
+        await order(hall.owner, fr, "resume")
+        assert "500,000 CNY" in await said(third, "signed")
+        third.kill()
+        await third.wait()
+
+
+async def test_the_page_of_a_balancer_is_no_answer(database: str, home: Path, tmp_path: Path) -> None:
+    async with serving(database, home) as hall, balanced(hall.service.issuer) as balancer:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        config.write_text(json.dumps(json.loads(config.read_text()) | {
+            "url": balancer.url, "issuer": hall.service.issuer}))  # fmt: skip
+        balancer.is_down = True
+        process = await started(config)
+        await complained(process, "502 with text/html")
+        balancer.is_down = False
+        await said(process, "following")
+        (fr,) = await gated(hall, bank, seconds=4)
+        await waiting(config, fr, is_there=True)
+        balancer.down()
+        await complained(process, "the same act again")
+        balancer.is_down = False
+        assert fr in await said(process, "grabbed")
+        process.kill()
+        await process.wait()
+
+
+async def test_v8_the_snapshot_is_read_to_its_end(database: str, home: Path, tmp_path: Path) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        cards = await gated(hall, bank, seconds=200_000, cards=203)
+        process = await started(config)
+        await said(process, "following")
+        kept = json.loads(config.with_name("bank.json.state").read_text())["cards"]
+        assert set(kept) == set(cards)
+        process.kill()
+        await process.wait()
+
+
+async def test_x2_what_the_enterprise_no_longer_lets_it_see_it_declines(
+    database: str, home: Path, tmp_path: Path
+) -> None:
+    async with serving(database, home) as hall:
+        bank = await made.bank(hall.owner)
+        config = await configured(hall, bank, tmp_path)
+        (fr,) = await gated(hall, bank, seconds=3)
+        process = await started(config)
+        await waiting(config, fr, is_there=True)
+        process.kill()
+        await process.wait()
+        await asyncio.sleep(3)
+        # As if the grab's answer had come and the enterprise had revoked its consent before the contact.
+        claim = await made.claim(hall.owner, fr, bank)
+        kept = config.with_name("bank.json.state")
+        state = json.loads(kept.read_text())
+        card = state["cards"][fr]
+        state["acts"][f"grab {fr} {card['round']} {card['opens_at']}"] = {
+            "key": "k", "body": {}, "status": 201,
+            "answer": {"claim_id": claim.id, "fence": claim.fence, "lease_until": "later"}}  # fmt: skip
+        kept.write_text(json.dumps(state))
+        consent = await told(hall.owner, "SELECT consent_id FROM hall.financing_request WHERE id = $1", fr)
+        await revoke(hall.owner, claim.uscc, consent)
+        second = await started(config)
+        await until(lambda: _is_declined(hall, claim.id), SECONDS)
+        await waiting(config, fr, is_there=False)
+        second.kill()
+        await second.wait()
+
+
+async def _is_declined(hall: Hall, claim: str) -> bool:
+    return await told(hall.owner, "SELECT state FROM hall.claim WHERE id = $1", claim) == "declined"
 
 
 async def test_it_prints_a_token_that_reads_the_hall(database: str, home: Path, tmp_path: Path) -> None:

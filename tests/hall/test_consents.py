@@ -152,6 +152,37 @@ async def test_a_revocation_works_at_once_and_is_told_and_acknowledged(scene: Sc
     assert again["acknowledgements"][0]["acknowledged_at"] is not None
 
 
+async def test_a_later_quote_that_binds_nothing_does_not_hide_the_one_that_binds(scene: Scene) -> None:
+    await scene.consent()
+    unbound = await scene.enterprise.post("/v1/limit-quotes", {"uscc": scene.uscc, "scheme": "ordinary"})
+    assert unbound.status_code == 201, unbound.text
+    path = f"/v1/enterprises/{scene.uscc}/limit"
+
+    async def seen(**query: str) -> tuple[str, bool, bool]:
+        limit = (await scene.banks[0].get(path, purpose="financing", **query)).json()["limit"]
+        return limit["scheme"], limit["quote_binds"], limit["is_live"]
+
+    assert await seen() == ("torch-points", True, True)
+    assert await seen(scheme="ordinary") == ("ordinary", False, True)
+    lines = await scene.banks[0].post(
+        "/v1/limits/query", {"usccs": [scene.uscc], "purpose": "financing", "scheme": "ordinary"}
+    )
+    assert lines.json()["lines"][0]["limit"]["scheme"] == "ordinary"
+    await scene.hall.owner.execute(
+        """
+        ALTER TABLE hall.limit_quote DISABLE TRIGGER USER;
+        UPDATE hall.limit_quote SET expires_at = made_at + interval '1 microsecond' WHERE scheme = 'torch-points';
+        """
+    )
+    assert await seen() == ("ordinary", False, True)
+    assert await seen(scheme="torch-points") == ("torch-points", True, False)
+    for wrong in (
+        await scene.banks[0].get(path, purpose="financing", scheme="nothing"),
+        await scene.banks[0].post("/v1/limits/query", {"usccs": [scene.uscc], "purpose": "x", "scheme": "nothing"}),
+    ):
+        assert (wrong.status_code, problem(wrong)) == (422, "validation")
+
+
 async def test_nobody_gives_or_revokes_a_consent_of_another(scene: Scene) -> None:
     given = (await scene.consent()).json()
     other = str(ground().limits["uscc"].filter(ground().limits["uscc"] != scene.uscc)[0])

@@ -312,9 +312,51 @@ def test_docs_problems_names_every_problem() -> None:
 
 
 def test_every_problem_is_answered_somewhere() -> None:
+    """Each is raised, refused or returned; that a route lists it or a table names it is not enough."""
     files = [path for path in (ROOT / "api").rglob("*") if path.suffix in (".py", ".sql")]
     text = "".join(path.read_text(encoding="utf-8") for path in files)
-    assert [code for code in problem_types() if f"'{code}'" not in text and f'"{code}"' not in text] == []
+    said = set(
+        re.findall(
+            r"""(?:refuse\(|_refuse_token\(|Problem\(\s*|'refused', |code = |then |else |return )['"]([a-z-]+)['"]""",
+            text,
+        )
+    )
+    assert [code for code in problem_types() if code not in said] == []
+
+
+# ----------------------------------------------------------------------------------------------- when to come back
+
+
+async def test_c5_h2_a_refusal_that_waiting_helps_says_how_long(hall: Hall) -> None:
+    bank = await made.bank(hall.owner, daily_claim_cap=1)
+    client = await hall.client("bank", institution=bank.institution)
+    body = {"round": 1, "outlet_id": bank.outlet, "product_id": f"{bank.product}@1", "card_version": 5}
+    requests = [await made.request(hall.owner, await made.enterprise(hall.owner, limit_fen=10**9)) for _ in range(2)]
+    await hall.owner.execute("UPDATE hall.round SET opens_at = clock_timestamp() + interval '90 s'")
+    early = await client.post(f"/v1/financing-requests/{requests[0]}/claims", body)
+    assert told(early) == (409, "gate-not-open")
+    assert 80 <= early.json()["retry_after_ms"] / 1000 <= int(early.headers["retry-after"]) <= 90
+    await hall.owner.execute("UPDATE hall.round SET opens_at = clock_timestamp() - interval '1 s'")
+    won = await client.post(f"/v1/financing-requests/{requests[0]}/claims", body)
+    assert won.status_code == 201, won.text
+    capped = await client.post(f"/v1/financing-requests/{requests[1]}/claims", body)
+    assert told(capped) == (429, "daily-claim-cap")
+    midnight = await value(hall.owner, "SELECT extract(epoch FROM hall.start_of(hall.today() + 1) - hall.hall_now())")
+    assert 0 <= int(capped.headers["retry-after"]) - midnight < 30
+
+
+async def test_under_maintenance_nothing_is_done_and_what_was_answered_is_answered_still(
+    hall: Hall, admin: Client
+) -> None:
+    first = await admin.post(NAMES, {"name": "before"}, key="before")
+    assert first.status_code == 201, first.text
+    await hall.owner.execute("UPDATE hall.setting SET value = 1 WHERE name = 'maintenance'")
+    refused = await admin.post(NAMES, {"name": "during"}, key="during")
+    assert (told(refused), refused.headers["retry-after"]) == ((503, "maintenance"), "30")
+    assert (await admin.post(NAMES, {"name": "before"}, key="before")).content == first.content
+    assert [one["name"] for one in (await admin.get(NAMES)).json()["items"]] == ["before"]
+    await hall.owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'maintenance'")
+    assert (await admin.post(NAMES, {"name": "during"}, key="during")).status_code == 201
 
 
 # -------------------------------------------------------------------------------------------------- pages, health, end

@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from data_contracts.uscc import made_up_code
 from models.artefact import Model
 from models.registry import promote
 from tests.ground import ground
+from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.feeding import until
 from tests.hall.test_facts import rows_of
@@ -150,12 +152,32 @@ async def test_without_a_champion_the_engine_is_unavailable_and_a_promotion_is_f
         assert first["model_version"] == town.champion
         act = ground().limits["as_of"][0]
         minutes = "test minutes: it beats, does not beat, cannot tell, not compared"
-        from datetime import UTC, datetime, time
-
         promote(town.home, town.challenger, minutes, at=datetime.combine(act, time(), UTC))
         second = (await asked(portal, best()["uscc"])).json()
         assert second["model_version"] == town.challenger
         assert second["quote_id"] != first["quote_id"]
+
+
+async def test_without_an_engine_a_submission_changes_nothing_and_may_be_sent_again(
+    town_database: str, tmp_path: Path
+) -> None:
+    async with serving(town_database, tmp_path / "nothing") as hall:
+        uscc = str(best()["uscc"])
+        firm = await hall.client("enterprise", uscc=uscc)
+        draft = await made.request(hall.owner, uscc, "draft")
+        long_ago = datetime(2020, 1, 1, tzinfo=UTC)  # the clock of this hall stands on the day of the facts
+        consent = await made.consent(hall.owner, uscc, valid_from=long_ago, given_at=long_ago)
+        body = {"version": 1, "consent_id": consent}
+        path = f"/v1/financing-requests/{draft}/submit"
+        refused = await firm.post(path, body, key="once")
+        assert refused.json()["type"] == "/problems/engine-unavailable"
+        assert int(refused.headers["Retry-After"]) > 0
+        assert (await firm.get(f"/v1/financing-requests/{draft}")).json()["state"] == "draft"
+        assert await hall.owner.fetchval("SELECT count(*) FROM hall.history WHERE subject_id = $1", draft) == 1
+        hall.service.engines = Engines(ground().home)
+        done = await firm.post(path, body, key="once")
+        assert done.status_code == 200, done.text
+        assert done.json()["state"] == "quoted"
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])

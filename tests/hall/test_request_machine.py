@@ -81,6 +81,16 @@ async def test_i23_a_need_after_signing_is_a_request_of_its_own(owner: Connectio
     assert (await submit(owner, uscc, said["fr_id"]))["state"] == "quoted"
 
 
+async def test_t2_the_second_draft_of_a_need_is_told_which_request_stands(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    first = await drafted(owner, uscc)
+    second = await made.request(owner, uscc, "draft", purpose=need(uscc)["purpose"])
+    await submit(owner, uscc, first)
+    with pytest.raises(Refused, match="duplicate-request") as refused:
+        await submit(owner, uscc, second)
+    assert refused.value.members["existing"] == first
+
+
 async def test_s4_submitting_quotes_in_one_transaction_with_a_history_row_a_step(owner: Connection) -> None:
     uscc = await made.enterprise(owner)
     fr = await drafted(owner, uscc)
