@@ -121,7 +121,8 @@ FAULTS: dict[str, Sequence[Sequence[str]]] = {
             """
             INSERT INTO hall.appeal (id, uscc, fr_id, concerns, reason, text, contact_minutes, opinion_minutes, case_id,
                 opened_by, opened_at)
-            SELECT 'al', uscc, id, '{}', 'other', 'x', 1, 1, 'none', 'x', hall.hall_now() FROM hall.financing_request LIMIT 1
+            SELECT 'al', uscc, id, '{}', 'other', 'x', 1, 1, 'none', 'x', hall.hall_now()
+            FROM hall.financing_request LIMIT 1
             """,
             "INSERT INTO hall.appeal_opinion VALUES ('al', 'upheld', 'x', 'x', hall.hall_now())",
         ),
