@@ -16,9 +16,10 @@ from scoring.catalogue import CATALOGUE, FEEDS, SEEN, Feature
 from scoring.conduct import FIVE_CLASSES, RATING_LEVELS
 from scoring.eligibility import INELIGIBLE, REFER
 from scoring.limit import BOUNDS
-from scoring.policy import MOST_FEN, Policy
+from scoring.policy import Policy
 from scoring.reasons import GATES, GROUPS
 from scoring.ruleset import Ruleset
+from scoring.setting import MOST_FEN
 
 REFERENCE_ONLY = (
     "额度与利率仅供参考：利率为保本测算，不是报价；银行独立审批。",

@@ -147,8 +147,7 @@ def develop(
     """
     check_label(defaulted, table.height)
     _require_comparable(comparisons, table.height)
-    usual = splits_for(table.height)
-    most = min(int(defaulted.sum()), int((~defaulted).sum()))
+    usual, most = splits_for(table.height), min(int(defaulted.sum()), int((~defaulted).sum()))
     splits = (usual[0] if repeats is None else repeats, min(usual[1] if folds is None else folds, most))
     trial = _Trial(table, defaulted, inputs, seed, *splits)
     seeds = {"seed": seed, "splits": seed, "pipeline": seed, "bag": seed + 1_000_000, "intervals": seed}

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from scoring.catalogue import CATALOGUE
 from scoring.rules import expression, needs, wrong_ways
+from scoring.setting import MOST_DAYS, MOST_FEN, Setting, Text, measured
 from scoring.strict_yaml import Record, record
 
 NAME = r"^[a-z][a-z0-9-]{1,40}$"
@@ -33,14 +34,9 @@ OWN_WORD = {
 }
 """Of what an applicant may supply itself: the column that counts, and the one that says whose word it is."""
 
-MOST_FEN = 10**14
-MOST_DAYS = 366
-"""A quote that is to hold for longer than a year is a slip of the pen."""
-
 Fen = Annotated[int, Field(ge=0, le=MOST_FEN)]
 Bp = Annotated[int, Field(ge=0, le=BP)]
 Multiple = Annotated[int, Field(ge=0, le=1_000_000)]
-Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 Sql = Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
@@ -49,21 +45,6 @@ class Words(Record):
 
     zh: Text
     en: Text
-
-
-class Setting(Record):
-    """One number of policy: what it is, in which unit, where it comes from and why."""
-
-    value: int
-    unit: Literal["fen", "bp", "days", "months", "count"]
-    source: Text
-    why: Text
-
-    @model_validator(mode="after")
-    def _not_negative(self) -> Self:
-        if self.value < 0 or self.value > MOST_FEN:
-            raise ValueError("value lies outside 0 to 10^14")
-        return self
 
 
 class GradeBand(Record):
@@ -199,7 +180,7 @@ class Need(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        return _refused(self, _measured(self, "fen", MOST_FEN, "required_above"))
+        return _refused(self, measured(self, "fen", MOST_FEN, "required_above"))
 
 
 class Limit(Record):
@@ -219,10 +200,10 @@ class Limit(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        problems = _measured(
+        problems = measured(
             self, "bp", BP, "most_sales_share", "sales_share_without_tax", "most_debt_share", "most_pd_hi"
         )
-        problems += _measured(self, "fen", MOST_FEN, "ordinary_cap", "group_cap", "minimum", "step")
+        problems += measured(self, "fen", MOST_FEN, "ordinary_cap", "group_cap", "minimum", "step")
         if self.sales_share_without_tax.value > self.most_sales_share.value:
             problems.append("sales_share_without_tax is above most_sales_share")
         if self.step.value < 1:
@@ -250,8 +231,8 @@ class Price(Record):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         shares = ("lgd", "cover", "utilisation", "exposure")
-        problems = _measured(self, "bp", 10 * BP, *(name for name in type(self).model_fields if name not in shares))
-        problems += _measured(self, "bp", BP, *shares)
+        problems = measured(self, "bp", 10 * BP, *(name for name in type(self).model_fields if name not in shares))
+        problems += measured(self, "bp", BP, *shares)
         if self.utilisation.value < 1:
             problems.append("utilisation must be above 0")
         if self.least_rate.value > self.most_rate.value:
@@ -317,8 +298,8 @@ class Policy(Record):
         problems = []
         codes = [rule.code for rule in self.rules] + [cap.code for cap in self.limit.status_caps]
         problems += [f"code {code} is used twice" for code in sorted({code for code in codes if codes.count(code) > 1})]
-        problems += _measured(self, "bp", BP - 1, "central_tendency", least=1)
-        problems += _measured(self, "days", MOST_DAYS, "quote_valid", least=1)
+        problems += measured(self, "bp", BP - 1, "central_tendency", least=1)
+        problems += measured(self, "days", MOST_DAYS, "quote_valid", least=1)
         if self.ruleset is None and (self.uplift.steps or self.points_branch):
             problems.append("points are used, but no ruleset is named")
         return _refused(self, problems + self._unevidenced() + self._untold())
@@ -391,20 +372,6 @@ def _refused(whole: M, problems: Sequence[str]) -> M:
     if problems:
         raise ValueError("\n".join(problems))
     return whole
-
-
-def _measured(whole: Record, unit: str, most: int, *names: str, least: int = 0) -> list[str]:
-    """What is wrong with settings that must be in a unit and within bounds; a number in another unit has none."""
-    problems: list[str] = []
-    for name in names:
-        setting: Setting = getattr(whole, name)
-        if setting.unit != unit:
-            problems.append(f"{name} is not in {unit}")
-        elif setting.value > most:
-            problems.append(f"{name} is above {most} {unit}")
-        elif setting.value < least:
-            problems.append(f"{name} is below {least} {unit}")
-    return problems
 
 
 def _named_in(rules: Iterable[str]) -> set[str]:

@@ -1,0 +1,42 @@
+"""One number of a policy: in its unit, within its bounds, with source and reason."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from scoring.strict_yaml import Record
+
+MOST_FEN = 10**14
+MOST_DAYS = 366
+"""A quote that is to hold for longer than a year is a slip of the pen."""
+
+Text = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class Setting(Record):
+    """One number of policy: what it is, in which unit, where it comes from and why."""
+
+    value: int
+    unit: Literal["fen", "bp", "days", "months", "count"]
+    source: Text
+    why: Text
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Self:
+        if self.value < 0 or self.value > MOST_FEN:
+            raise ValueError("value lies outside 0 to 10^14")
+        return self
+
+
+def measured(whole: Record, unit: str, most: int, *names: str, least: int = 0) -> list[str]:
+    """What is wrong with settings that must be in a unit and within bounds; a number in another unit has none."""
+    problems: list[str] = []
+    for name in names:
+        setting: Setting = getattr(whole, name)
+        if setting.unit != unit:
+            problems.append(f"{name} is not in {unit}")
+        elif setting.value > most:
+            problems.append(f"{name} is above {most} {unit}")
+        elif setting.value < least:
+            problems.append(f"{name} is below {least} {unit}")
+    return problems
