@@ -17,7 +17,7 @@ from api.demo_folder import demo_folder
 from data_contracts.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("--enterprises", "200", "--requests", "8", "--institutions", "5", "--outlets", "12")
+SMALL = ("--enterprises", "200", "--seed", "4", "--requests", "8", "--institutions", "5", "--outlets", "12")
 SCRIPT = "import sys; from api.cli import app; sys.argv[0] = 'jifen'; app()"
 SECONDS = 300
 
