@@ -27,11 +27,14 @@ class Balances(BaseModel):
 
 
 class Drawdown(BaseModel):
-    """A drawdown: asked for by the enterprise, or reported by the institution after the money moved."""
+    """A drawdown: asked for by the enterprise, or reported by the institution after the money moved.
+
+    What was asked is confirmed or refused by the institution, withdrawn by the enterprise, or has lapsed with its line.
+    """
 
     drawdown_id: str
     facility_id: str
-    state: Literal["asked", "confirmed", "refused"]
+    state: Literal["asked", "confirmed", "refused", "withdrawn", "lapsed"]
     amount_fen: int
     asked_by: Literal["enterprise", "institution"]
     bank_ref: str | None

@@ -249,7 +249,8 @@ _MONEY = (
     ),
     Invariant(
         "I26",
-        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, none in the future",
+        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, or a case says so; none "
+        "is in the future",
         """
         SELECT d.id FROM hall.drawdown d JOIN hall.facility f ON f.id = d.facility_id
         WHERE d.amount_fen <= 0 OR d.drawn_on < f.signed_on OR hall.start_of(d.drawn_on) > d.resolved_at
@@ -257,10 +258,11 @@ _MONEY = (
         SELECT r.id FROM hall.repayment r JOIN hall.facility f ON f.id = r.facility_id
         WHERE r.amount_fen <= 0 OR r.repaid_on < f.signed_on OR hall.start_of(r.repaid_on) > r.at
         UNION ALL
-        SELECT r.id FROM hall.repayment r
-        WHERE r.repaid_on < (SELECT min(d.drawn_on) FROM hall.drawdown d WHERE d.facility_id = r.facility_id)
+        SELECT m.facility_id FROM hall.money_moved m WHERE m.amount_fen > 0
+        GROUP BY m.facility_id
+        HAVING min(m.day) FILTER (WHERE m.kind = 'repayment') < min(m.day) FILTER (WHERE m.kind = 'drawdown')
             AND NOT EXISTS (SELECT 1 FROM hall.hall_case k
-                WHERE k.kind = 'repaid-more-than-due' AND k.subject = 'facility/' || r.facility_id)
+                WHERE k.kind = 'repaid-before-drawn' AND k.subject = 'facility/' || m.facility_id)
         UNION ALL
         SELECT id FROM hall.facility WHERE line_ends_on <= signed_on OR hall.start_of(signed_on) > created_at
         """,
@@ -350,8 +352,17 @@ _TRACES = (
             UNION ALL SELECT 'round/' || fr_id || '/' || n, fr_id, closes_at FROM hall.round WHERE state = 'open'
             UNION ALL SELECT 'facility/' || id, fr_id, deadline FROM hall.facility
             UNION ALL SELECT 'revocation/' || consent_id, NULL, due_at FROM hall.awaited_acknowledgement
-            UNION ALL SELECT 'case/' || id, NULL, due_at FROM hall.hall_case
+            UNION ALL SELECT 'case/' || id, hall.request_of(subject), due_at FROM hall.hall_case
                 WHERE closed_at IS NULL AND overdue_at IS NULL
+            UNION ALL SELECT 'drawdown/' || d.id, a.fr_id, d.due_at
+                FROM hall.drawdown d JOIN hall.facility a ON a.id = d.facility_id WHERE d.state = 'asked'
+            UNION ALL SELECT 'idle-claim/' || c.id, c.fr_id,
+                    greatest(c.claimed_at, c.deadline_from, least(o.closed_at, i.suspended_at))
+                FROM hall.claim c JOIN hall.outlet o ON o.id = c.outlet_id JOIN hall.institution i ON i.id = o.institution_id
+                WHERE c.state IN ('held', 'contacted') AND (o.is_closed OR i.is_suspended)
+            UNION ALL SELECT 'event/' || u.event_id, e.audience_fr, greatest(u.at, (SELECT max(lifted.at) FROM hall.event lifted
+                    WHERE lifted.subject = 'fr/' || e.audience_fr AND lifted.type = 'fin.request.resumed.v1'))
+                FROM hall.unpublishable u JOIN hall.event e ON e.id = u.event_id WHERE u.handled_at IS NULL
         ) AS late LEFT JOIN hall.financing_request f ON f.id = late.fr_id
         WHERE late.deadline < hall.hall_now() - interval '5 s' AND f.is_suspended IS NOT TRUE
             AND NOT EXISTS (SELECT 1 FROM hall.hall_case k
@@ -374,7 +385,8 @@ _TRACES = (
                     AND fired.reason ? 'due'
             WHERE f.uscc = l.uscc AND k.institution_id = l.institution_id AND k.claimed_at <= l.at
                 AND k.outlet_id = coalesce(who.outlet_id, k.outlet_id)
-                AND l.at < least(k.ended_at, k.deadline, (fired.reason ->> 'due')::timestamptz)) AS now) AS holds
+                AND l.at < least(k.ended_at, (fired.reason ->> 'due')::timestamptz,
+                    CASE WHEN f.suspended_at < k.deadline THEN 'infinity' ELSE k.deadline END)) AS now) AS holds
         WHERE l.institution_id IS NOT NULL AND l.withheld IS NULL AND NOT coalesce(
             l.at >= c.valid_from AND l.at < c.valid_to AND l.at < coalesce(r.revoked_at, 'infinity')
             AND (l.what <> 'dossier' OR holds.now)

@@ -51,7 +51,8 @@ def _format_of(path: Path) -> Format:
 async def outcomes(connection: Connection) -> pl.DataFrame:
     """One row a facility that was drawn on and that its bank has reported on since, typed as `loan_outcomes`.
 
-    `opened_on` is the day of the first drawdown, `amount_fen` the most that was owed at the end of any day. In default
+    `opened_on` is the day of the first drawdown, `term_months` the whole months from there to the end of the line as
+    signed (1 at least), `amount_fen` the most that was owed at the end of any day. In default
     is a facility from the first report that says: more than 90 days past due, substandard or worse, restructured in
     distress, written off, or compensated by a guarantor. `loss_fen` is what is still owed once nothing more is awaited
     (settled, written off, compensated); null for a default that still runs. It was watched until the latest report.
@@ -94,7 +95,9 @@ SELECT
     f.institution_id,
     f.id,
     o.opened_on,
-    taken.line_months,
+    greatest(
+        12 * extract(year FROM age(f.line_ends_on, o.opened_on)) + extract(month FROM age(f.line_ends_on, o.opened_on)), 1
+    )::bigint,
     greatest((SELECT max(w.owed_fen) FROM owed AS w WHERE w.facility_id = f.id), 0)::bigint,
     r.defaulted_on IS NOT NULL,
     r.defaulted_on,
@@ -106,6 +109,5 @@ SELECT
 FROM hall.facility AS f
 JOIN opened AS o ON o.facility_id = f.id
 JOIN reported AS r ON r.facility_id = f.id
-JOIN hall.offer AS taken ON taken.id = f.offer_id
 ORDER BY f.uscc, f.institution_id, f.id
 """

@@ -4,13 +4,12 @@ The figures follow the `Feeds` contract: the rows that happened, or stood, in th
 own day, corrections as well, and the amount of the latest known row of each key.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 
-from data_contracts.sources import DIRECTIONS, FEEDS, SOURCES, Source
+from data_contracts.sources import DIRECTIONS, FEEDS, Source
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,6 @@ def marks(source: Source, rows: pl.DataFrame, enterprises: pl.Series, period: Pe
         period_to=pl.lit(period.last),
     )
     return marked.select(list(FEEDS.columns))
-
-
-def marks_of_all(
-    delivered: Mapping[str, pl.DataFrame], enterprises: pl.Series, period: Period, supplier: str
-) -> pl.DataFrame:
-    """`marks` of several sources, given by name, one under the other."""
-    return pl.concat([marks(SOURCES[name], rows, enterprises, period, supplier) for name, rows in delivered.items()])
 
 
 def _grid(source: Source, enterprises: pl.Series) -> pl.DataFrame:

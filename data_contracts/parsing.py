@@ -28,6 +28,14 @@ FAILURE_SUFFIX: dict[object, str] = {pl.Int64: "not_integer", pl.Date: "not_date
 """What a failed cell's code says after the column's name."""
 
 
+FAILURE_MEANING = {
+    "not_integer": "the cell is a whole number without separators that fits 64 bits",
+    "not_date": "the cell is a day of the calendar as YYYY-MM-DD",
+    "not_boolean": "the cell is true or false",
+}
+"""What a cell keeps that does not fail so."""
+
+
 def parsed(source: Source, cells: pl.DataFrame) -> Parsed:
     """Read text as the types of a source.
 

@@ -18,6 +18,13 @@ EXACT_DUPLICATE = "exact_duplicate"
 SAME_FROM_ANOTHER = "same_from_another"
 VOID_VALID_CONFLICT = "void_valid_conflict"
 CONFLICTING_VERSIONS = "conflicting_versions"
+MEANINGS = {
+    EXACT_DUPLICATE: "no earlier row is the same in all columns (the first stays)",
+    SAME_FROM_ANOTHER: "no row of another supplier is the same in all other columns (an authority's stays)",
+    VOID_VALID_CONFLICT: "no other row says of the same invoice that it is void (the void one stays)",
+    CONFLICTING_VERSIONS: "no other row says otherwise of the same key and known_on (none stays)",
+}
+"""What a row keeps that does not break the rule."""
 HARMLESS = (EXACT_DUPLICATE, SAME_FROM_ANOTHER)
 """What only says again what stands: nothing is lost with it."""
 _AT = "row number among the rows given"

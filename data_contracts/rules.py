@@ -15,6 +15,8 @@ import polars as pl
 from pandera.api.checks import Check
 from pandera.api.polars.components import Column
 
+from data_contracts import repeats
+from data_contracts.parsing import FAILURE_MEANING
 from data_contracts.sources import NO_CONTROL_CHARACTER, SOURCES, Rule, Source
 
 Statistics = Mapping[str, Any]
@@ -171,6 +173,40 @@ def described(source: Source) -> list[Description]:
         )
         for name, column in source.columns.items()
     ]
+
+
+@dataclass(frozen=True)
+class Code:
+    """One code that may stand in a quarantine, as `jifen data describe` prints it.
+
+    Attributes:
+        source: the source that it belongs to; empty: any.
+        code: as written; where any column may come first, `COLUMN_` stands for it.
+        meaning: what a row keeps that does not carry the code.
+    """
+
+    source: str
+    code: str
+    meaning: str
+
+
+COLUMN = "COLUMN_"
+_COLUMN_MEANING = {
+    "null": "the cell is not empty",
+    "too_small": "not below what the column allows",
+    "too_large": "not above what the column allows",
+    "not_listed": "one of the values that the column allows",
+    "wrong_form": "of the form that the column allows",
+    "wrong_length": "neither shorter nor longer than the column allows",
+    **FAILURE_MEANING,
+}
+
+
+def codes() -> list[Code]:
+    """The rules across fields of each source, then what any source may break."""
+    across = [Code(name, rule.code, rule.meaning) for name, source in SOURCES.items() for rule in source.rules]
+    of_columns = [Code("", f"{COLUMN}{suffix}", meaning) for suffix, meaning in _COLUMN_MEANING.items()]
+    return [*across, *of_columns, *(Code("", code, meaning) for code, meaning in repeats.MEANINGS.items())]
 
 
 def _allowed(column: Column) -> str:

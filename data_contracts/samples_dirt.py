@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from pandera.api.polars.components import Column
 
-from data_contracts.parsing import FAILURE_SUFFIX
 from data_contracts.repeats import CONFLICTING_VERSIONS, EXACT_DUPLICATE, SAME_FROM_ANOTHER, VOID_VALID_CONFLICT
 from data_contracts.rules import KINDS
 from data_contracts.samples_days import stream
@@ -57,26 +56,13 @@ def dirtied(
     Returns:
         The frames, and one row per row that belongs in quarantine: `source`, `row` (1-based) and a `rule` it breaks.
     """
-    return _spread(frames, share, seed, _typed_kinds)
+    return spread(frames, share, seed, _typed_kinds)
 
 
-def dirtied_text(
-    frames: Mapping[str, pl.DataFrame], share: float, seed: int
-) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
-    """Frames as the text of a CSV, with cells that are no date, no number, no truth value; as `dirtied`.
-
-    Args:
-        frames: clean typed frames by source name.
-        share: as in `dirtied`.
-        seed: as in `dirtied`.
-    """
-    text = {name: frame.select(pl.all().cast(pl.String)) for name, frame in frames.items()}
-    return _spread(text, share, seed, _text_kinds)
-
-
-def _spread(
+def spread(
     frames: Mapping[str, pl.DataFrame], share: float, seed: int, kinds_of: Callable[[Source], list[Kind]]
 ) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
+    """As `dirtied`, with kinds of dirt of the caller's own."""
     dirty: dict[str, pl.DataFrame] = {}
     found = [pl.DataFrame(schema=DIRT_SCHEMA)]
     for name, frame in frames.items():
@@ -115,16 +101,6 @@ def _dirtied_source(
 def _typed_kinds(source: Source) -> list[Kind]:
     columns = [kind for name, column in source.columns.items() for kind in _column_kinds(name, column)]
     return [*_rule_kinds(source), *_repeat_kinds(source), *columns]
-
-
-def _text_kinds(source: Source) -> list[Kind]:
-    unreadable = {pl.Int64: "about 5 million", pl.Date: "2025-02-30", pl.Boolean: "maybe"}
-    types = {name: _dtype(column) for name, column in source.columns.items()}
-    return [
-        Kind(f"{name}_{FAILURE_SUFFIX[dtype]}", {name: pl.lit(unreadable[dtype])}, pl.lit(value=True))
-        for name, dtype in types.items()
-        if dtype in unreadable
-    ]
 
 
 def _column_kinds(name: str, column: Column) -> list[Kind]:

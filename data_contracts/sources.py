@@ -228,7 +228,12 @@ ENTERPRISES = Source(
     "enterprises",
     Enterprises,
     key=("uscc",),
-    rules=(VALID_CODE, _not_before("known_on", "established_on"), *_party("group_id", upper=True)),
+    rules=(
+        VALID_CODE,
+        _not_before("known_on", "established_on"),
+        _not_before("known_on", "zone_entered_on"),
+        *_party("group_id", upper=True),
+    ),
 )
 
 
@@ -386,6 +391,7 @@ TAX_FILINGS = Source(
         VALID_CODE,
         _not_before("period_to", "period_from"),
         _not_before("known_on", "period_to"),
+        _not_before("known_on", "paid_on"),
         Rule(
             "arrears_above_tax",
             ("arrears_fen", "tax_fen"),
@@ -527,6 +533,7 @@ DEBTS = Source(
         _not_before("known_on", "as_of"),
         _not_before("as_of", "opened_on"),
         _not_before("closed_on", "opened_on"),
+        _not_before("as_of", "closed_on"),
     ),
 )
 
@@ -589,6 +596,7 @@ LOAN_OUTCOMES = Source(
     "loan_outcomes",
     LoanOutcomes,
     key=("uscc", "lender_id", "loan_id"),
+    is_delivered=True,
     happened_on="opened_on",
     rules=(
         VALID_CODE,
@@ -596,6 +604,7 @@ LOAN_OUTCOMES = Source(
         *_party("loan_id", upper=False),
         _not_before("observed_until", "opened_on"),
         _not_before("known_on", "opened_on"),
+        _not_before("known_on", "observed_until"),
         _not_before("defaulted_on", "opened_on"),
         _not_before("observed_until", "defaulted_on"),
         Rule(

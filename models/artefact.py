@@ -4,7 +4,7 @@
         manifest.json        what the model is, how good, how made, and the SHA-256 of every other file
         pipeline.json        all of the pipeline but its boosters;  pipeline-0.txt, …: its boosters
         bag.json             the same of every bootstrap member;    bag-07-0.txt, …: their boosters
-        training.json        out-of-fold log-odds and labels; reference values of the inputs
+        training.json        log-odds out of fold and of its own, labels; reference values of the inputs
 
 The folder's name holds the hash of the manifest and the manifest the hash of each file, so one changed byte anywhere is
 noticed. Python's JSON writes floats so that they come back to the bit.
@@ -62,11 +62,12 @@ class Proof(BaseModel):
 class Manifest(BaseModel):
     """What a stored model says of itself.
 
-    `label` defines a default, `horizon` says by when, `undated` counts the defaults of which nobody knows whether they
-    fell within it, and `caveats` must be said wherever a figure of the model is shown; `base_rate` is the share of
-    defaults in training, to which the log-odds are calibrated. `metrics` holds figures of the model and its rivals and
-    intervals; `bag` says what the bootstrap members do and do not repeat, so that nobody takes their spread for the
-    whole uncertainty.
+    `as_of` is the day the features were looked from, `labels_known_on` the day by which the last outcome was known: on
+    no earlier day could there have been this model. `label` defines a default, `horizon` says by when, `undated` counts
+    the defaults of which nobody knows whether they fell within it, and `caveats` must be said wherever a figure of the
+    model is shown; `base_rate` is the share of defaults in training, to which the log-odds are calibrated. `metrics`
+    holds figures of the model and its rivals and intervals; `bag` says what the bootstrap members do and do not repeat,
+    so that nobody takes their spread for the whole uncertainty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -75,6 +76,7 @@ class Manifest(BaseModel):
     label: str
     horizon: str
     as_of: str
+    labels_known_on: str | None = None
     rows: int
     defaults: int
     undated: int = 0
@@ -95,6 +97,11 @@ class Manifest(BaseModel):
     processor: str
     files: dict[str, str]
 
+    @property
+    def unpromised(self) -> tuple[str, ...]:
+        """Inputs without a promised direction: the certificate says nothing of them."""
+        return tuple(one["name"] for one in self.inputs if not one["direction"])
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -106,6 +113,7 @@ class Facts:
     data_hash: str
     alarms: tuple[str, ...] = ()
     undated: int = 0
+    labels_known_on: date | None = None
     caveats: tuple[str, ...] = ()
 
 
@@ -114,7 +122,7 @@ class Parts:
     """All that is stored of a model.
 
     Args:
-        references: for each input, values of the training sample in raw units, rising.
+        references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
     development: Development
@@ -128,7 +136,8 @@ class Model:
 
     Args:
         oof_log_odds, oof_defaulted: of each training row, for grade bounds.
-        references: for each input, values of the training sample in raw units, rising.
+        own_log_odds: of each training row, from the model itself, to see how far other firms are from these.
+        references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
     version: str
@@ -136,6 +145,7 @@ class Model:
     pipeline: Pipeline
     bag: tuple[Pipeline, ...]
     oof_log_odds: Floats
+    own_log_odds: Floats
     oof_defaulted: Flags
     references: Mapping[str, tuple[float, ...]]
 
@@ -207,13 +217,14 @@ def load(folder: Path) -> Model:
         pipeline, bag = _pipelines(folder)
         training = _json(folder / "training.json")
         references = {name: tuple(values) for name, values in training["references"].items()}
-        oof = np.array(training["oof_log_odds"], dtype=np.float64), np.array(training["oof_defaulted"], dtype=np.bool_)
+        odds = [np.array(training[name], dtype=np.float64) for name in ("oof_log_odds", "own_log_odds")]
+        defaulted = np.array(training["oof_defaulted"], dtype=np.bool_)
     except _UNREADABLE as error:
         raise ArtefactError(
             f"The stored model {folder.name} cannot be read.", [f"{type(error).__name__}: {error}"]
         ) from error
     _raise_if(folder, _broken_promises(manifest, pipeline, bag))
-    return Model(folder.name, manifest, pipeline, bag, *oof, references)
+    return Model(folder.name, manifest, pipeline, bag, odds[0], odds[1], defaulted, references)
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -242,6 +253,7 @@ def _texts(parts: Parts) -> dict[str, str]:
         "training.json": _dumped(
             {
                 "oof_log_odds": development.oof_log_odds.tolist(),
+                "own_log_odds": development.own_log_odds.tolist(),
                 "oof_defaulted": development.oof_defaulted.tolist(),
                 "references": {name: list(values) for name, values in parts.references.items()},
             }
@@ -272,6 +284,7 @@ def _manifest(parts: Parts, files: Mapping[str, str]) -> str:
             "label": facts.label,
             "horizon": facts.horizon,
             "as_of": facts.as_of.isoformat(),
+            "labels_known_on": None if facts.labels_known_on is None else facts.labels_known_on.isoformat(),
             "rows": len(development.oof_defaulted),
             "defaults": int(development.oof_defaulted.sum()),
             "undated": facts.undated,

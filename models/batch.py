@@ -118,7 +118,7 @@ class Engine:
         extra: pl.DataFrame | None,
     ) -> Decided:
         frame = under_policy(features(sources, as_of, only=usccs), sources, as_of, self.rulebook)
-        hashes = input_hashes(sources, frame["uscc"].to_list(), as_of)
+        hashes = input_hashes(sources, frame["uscc"].to_list(), as_of, extra=extra)
         amounts = pl.DataFrame(schema={"uscc": pl.String, "asked_fen": pl.Int64}) if asked is None else asked
         whole = frame.join(amounts, on="uscc", how="left", maintain_order="left").with_columns(hashes["input_hash"])
         if extra is not None:

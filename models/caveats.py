@@ -1,7 +1,7 @@
 """What must be said aloud beside figures, in Chinese and English, one sentence a line.
 
-Of a label that is no 12-month default, of a day that the model should not have known, and of facts that did not count
-because their rows are in quarantine.
+Of a label that is no 12-month default, of columns that no certificate covers, of a day that the model should not have
+known, and of facts that did not count because their rows are in quarantine.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,13 @@ from datetime import date
 import polars as pl
 
 from data_contracts.checking import SEPARATOR
+from data_contracts.sources import Sources
 from models.artefact import Manifest
+from models.dataset import told_of_lately
 from models.sources.folder import Folder
 
 MOST_NAMED = 20
+QUARTER_DAYS = 92
 
 
 def undated_defaults(undated: int, defaults: int, months: int) -> tuple[str, ...]:
@@ -27,18 +30,53 @@ def undated_defaults(undated: int, defaults: int, months: int) -> tuple[str, ...
     return (said,)
 
 
+def unpromised_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of columns from outside the catalogue, of which neither day nor direction is known."""
+    if not names:
+        return ()
+    said = (
+        f"{', '.join(names)}: from outside the catalogue, without the day on which it was known and without a promised "
+        "direction; the certificate says nothing of it, so what is better may lower a limit, what is withheld may "
+        f"raise it, and it may hold what was learned later. {'、'.join(names)}:目录之外的列,"
+        "未注明知悉日期,方向未经承诺,单调性证书不涵盖。"
+    )
+    return (said,)
+
+
 def of_model(manifest: Manifest, as_of: date | None = None) -> tuple[str, ...]:
     """Of a stored model: what its manifest says of the label, and whether the day looked from is before its own."""
     return (*manifest.caveats, *before_training(manifest, as_of))
 
 
 def before_training(manifest: Manifest, as_of: date | None) -> tuple[str, ...]:
-    """A model scored on a day before its own was trained with what nobody could know on that day."""
-    if as_of is None or as_of >= date.fromisoformat(manifest.as_of):
+    """A model scored on a day before its facts or its outcomes were known was trained with what nobody knew then."""
+    if as_of is None:
+        return ()
+    said: list[str] = []
+    if as_of < date.fromisoformat(manifest.as_of):
+        said.append(
+            f"the day looked from, {as_of}, is before the model's own training day {manifest.as_of}: it was trained "
+            f"with what was not known then. 基准日{as_of}早于模型训练日{manifest.as_of},模型使用了当时未知的信息。"
+        )
+    labels = manifest.labels_known_on
+    if labels is not None and as_of < date.fromisoformat(labels):
+        said.append(
+            f"the day looked from, {as_of}, is before {labels}, when the last outcome that the model learned from was "
+            f"known: its figures on that day are too good. 基准日{as_of}早于训练所用最后一笔贷款结果的知悉日{labels},"
+            "当日的表现被高估。"
+        )
+    return tuple(said)
+
+
+def of_default_day(sources: Sources, day: date) -> tuple[str, ...]:
+    """A day that nobody named and of which hardly a fact is near: one mistyped date may have moved the whole park."""
+    near, firms = told_of_lately(sources, day, QUARTER_DAYS)
+    if 2 * near >= firms:
         return ()
     said = (
-        f"the day looked from, {as_of}, is before the model's own training day {manifest.as_of}: it was trained with "
-        f"what was not known then. 基准日{as_of}早于模型训练日{manifest.as_of},模型使用了当时未知的信息。"
+        f"the day looked from, {day}, follows the latest fact known, but of {near:,} of {firms:,} enterprises only a "
+        f"fact became known in the quarter before it: a date may be mistyped; name the day by --as-of. "
+        f"基准日{day}取自最晚获知的事实,但此前一季度内仅{near:,}/{firms:,}家企业有新获知的事实,请核对日期或用--as-of指定。"
     )
     return (said,)
 

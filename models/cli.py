@@ -29,7 +29,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder of source files, one per co
 AsOf = Annotated[
     datetime | None,
     typer.Option(
-        "--as-of", formats=["%Y-%m-%d"], help="The day looked from; by default the day after the latest fact known."
+        "--as-of",
+        formats=["%Y-%m-%d"],
+        help="The day looked from; by default the day after the latest fact known, "
+        "outcomes and an applicant's word about what others deliver aside.",
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Version of a registered model; by default the champion.")]
@@ -82,6 +85,10 @@ def data_import(
     kind: Annotated[str, typer.Argument(help="The data set: cumcm2020c.")],
     src: Annotated[Path, typer.Argument(help="Folder of the prepared data set.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write source files to; not the data set's own.")],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace source files that are no import of the set as well.")
+    ] = False,
 ) -> None:
     """Convert a real data set to source files.
 
@@ -94,7 +101,7 @@ def data_import(
     """
     from models.sources.importing import import_folder
 
-    for name, rows in import_folder(kind, src, folder).items():
+    for name, rows in import_folder(kind, src, folder, force=force).items():
         typer.echo(f"{name}: {rows:,} rows")
 
 
@@ -105,29 +112,36 @@ def data_check(
 ) -> None:
     """Check every source file; bad rows go to DIR/quarantine with every rule they broke.
 
-    Exit 0 if every file could be read (rows in quarantine are counted, not an error), 3 if one could not.
+    Exit 0 if every file could be read (rows in quarantine are counted, not an error), 3 if one could not; the others
+    are checked all the same.
 
     Example: jifen data check park --report report.json
     """
     from models import progress, views
     from models.outputs import output_problems
-    from models.sources.folder import read_folder, write_quarantine
+    from models.sources.folder import examine, require_own_quarantine, write_quarantine
     from models.sources.writing import replacing
 
+    require_own_quarantine(folder)
     if report is not None and (problems := output_problems({report: "report"})):
         raise UsageError("the report cannot be written there", problems)
     with progress.working("reading and checking") as told:
-        found = read_folder(folder, on_progress=told)
-    written = write_quarantine(folder, found)
+        examined = examine(folder, on_progress=told)
+    found = examined.found
+    written = write_quarantine(folder, found, unread=examined.unread)
     progress.console().print(views.check_table(found))
     for warning in found.warnings:
         typer.echo(f"warning: {warning}")
     for file in written:
         typer.echo(f"quarantine: {file}")
+    if written:
+        typer.echo("what each code means: jifen data describe")
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         with replacing(report) as beside:
-            beside.write_text(views.check_json(found), encoding="utf-8")
+            beside.write_text(views.check_json(examined), encoding="utf-8")
+    if examined.fault is not None:
+        raise examined.fault
 
 
 @data.command("describe")
@@ -135,15 +149,20 @@ def data_describe(
     *,
     features: Annotated[bool, typer.Option("--features", help="Print the feature catalogue instead.")] = False,
 ) -> None:
-    """Print every column of every source file: type, null, what is allowed, meaning.
+    """Print every column of every source file: type, null, what is allowed, meaning; and the codes of the quarantine.
 
     Example: jifen data describe
     Example: jifen data describe --features
     """
     from models import progress, views
-    from models.sources.folder import describe
+    from models.sources.folder import describe, quarantine_codes
 
-    progress.console().print(views.feature_table() if features else views.contract_table(describe()))
+    console = progress.console()
+    if features:
+        console.print(views.feature_table())
+        return
+    console.print(views.contract_table(describe()))
+    console.print(views.codes_table(quarantine_codes()))
 
 
 @officer.command("train")
@@ -238,15 +257,24 @@ def models_promote(
             help="Where the approval is written down; quotes the verdict on a model that does not beat a simple rule.",
         ),
     ],
+    allow_unpromised: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-unpromised",
+            help="Let a model in that was trained with this extra column; the hall cannot quote with it.",
+        ),
+    ] = None,
 ) -> None:
     """Make a challenger the champion; its certificate is computed anew first.
 
     Example: jifen models promote 20260701-0123456789ab --minutes "2026-07-02 §1: does not beat the log of sales alone"
     """
-    from models.registry import promote
+    from models.registry import promote, shown
 
-    act = promote(home(), version, minutes, at=datetime.now(UTC))
+    act = promote(home(), version, minutes, at=datetime.now(UTC), unpromised=allow_unpromised or [])
     typer.echo(f"champion {act.version}")
+    if names := shown(home(), version).manifest.unpromised:
+        typer.echo(f"warning: the hall refuses every limit quote while it is champion: it needs {', '.join(names)}")
 
 
 @models.command("champion")
@@ -301,9 +329,12 @@ def score_command(
     console = progress.console()
     console.print(views.summary_table(scored.limits))
     console.print(views.why_zero_table(scored.limits))
+    console.print(views.calibration_table(scored.calibration))
+    typer.echo(scored.stability)
     for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
-    typer.echo(f"{scored.limits.height:,} decisions in {out}; explain one: jifen explain {folder} CODE")
+    day = scored.limits["as_of"][0]
+    typer.echo(f"{scored.limits.height:,} decisions as of {day} in {out}; explain one: jifen explain {folder} CODE")
 
 
 @officer.command("explain")
@@ -340,7 +371,7 @@ def policy_check(file: Annotated[str, typer.Argument(help="Policy file, or the n
 
 @policy.command("show")
 def policy_show(name: Annotated[str, typer.Argument(help="Shipped policy or file.")] = DEFAULT_POLICY) -> None:
-    """Print a policy with the source of every number.
+    """Print all that decides under a policy, each number and rule with its source.
 
     Example: jifen policy show torch-points
     """

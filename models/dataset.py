@@ -8,6 +8,8 @@ loans must have had the same chance to be seen (docs/decisions/loan-labels.md):
 - Of the others, a loan without default is good once it was watched to its maturity or for the horizon, whichever comes
   first. The lender looked on for longer, so a short loan that it stopped watching at maturity was not in arrears then.
 
+What an applicant says of its own loans is no label and no look of the lender.
+
 One loan per enterprise is used, the latest, so that no enterprise can stand on both sides of a split.
 """
 
@@ -20,14 +22,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from data_contracts.errors import ContractError
-from data_contracts.sources import SOURCES, Sources
+from data_contracts.sources import LAST_DAY, SOURCES, Sources
 from models.baselines import Comparison
 from models.encoding import Input
 from scoring.catalogue import CATALOGUE, MODEL_INPUTS
 from scoring.features import features, narrowed
-from scoring.feeds import latest
+from scoring.feeds import heard, latest
 
 HORIZON_MONTHS = 12
+LABEL_KNOWN_ON = "label_known_on"
 LABEL = (
     "default (more than 90 days past due, five-class substandard or worse, written off, compensated, or distressed "
     f"restructuring) within {HORIZON_MONTHS} months of the loan's opening; undated defaults count; good if watched "
@@ -48,12 +51,14 @@ class Dataset:
         defaulted: one label a row.
         left_out: why loans were not used: reason → how many.
         undated: of the defaults, how many carry no day of their own; whether they fell within the horizon is assumed.
+        labels_known_on: the day by which the last label was known.
     """
 
     table: pl.DataFrame
     defaulted: NDArray[np.bool_]
     left_out: dict[str, int]
     undated: int
+    labels_known_on: date
 
 
 def dataset(
@@ -88,11 +93,14 @@ def dataset(
     if joined.height < loans.height:
         left_out["enterprise not known on the day"] = loans.height - joined.height
     undated = joined.filter("undated").height
-    return Dataset(joined.drop("defaults", "undated"), joined["defaults"].to_numpy(), left_out, undated)
+    table = joined.drop("defaults", "undated", LABEL_KNOWN_ON)
+    known_on = joined[LABEL_KNOWN_ON].max()
+    assert isinstance(known_on, date)
+    return Dataset(table, joined["defaults"].to_numpy(), left_out, undated, known_on)
 
 
 def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
-    loans = latest(sources.loan_outcomes, SOURCES["loan_outcomes"].key)
+    loans = latest(heard(sources, "loan_outcomes", LAST_DAY), SOURCES["loan_outcomes"].key)
     horizon = pl.col("opened_on").dt.offset_by(f"{HORIZON_MONTHS}mo")
     months = pl.min_horizontal(pl.col("term_months"), HORIZON_MONTHS)
     watched_enough = pl.col("observed_until") >= pl.col("opened_on").dt.offset_by(pl.format("{}mo", months))
@@ -112,7 +120,8 @@ def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
         "enterprise not in the registry": watched.height - known.height,
         "an earlier loan of the same enterprise": known.height - one.height,
     }
-    return one.select("uscc", "loan_id", "opened_on", "defaults", "undated"), left_out
+    loans = one.select("uscc", "loan_id", "opened_on", "defaults", "undated", pl.col("known_on").alias(LABEL_KNOWN_ON))
+    return loans, left_out
 
 
 def comparisons(rule: str = "sales_36m_fen") -> dict[str, Comparison]:
@@ -145,19 +154,28 @@ FREE = (
 """Shown features that the rivals may use besides the model's own: the usual ones of invoice models."""
 
 
+FACTS = tuple(name for name in SOURCES if name != "loan_outcomes")
+"""The sources of what is known of a firm; what became of a loan is a label."""
+
+
 def default_as_of(sources: Sources) -> date:
-    """The day after the latest fact known; loan outcomes do not count.
+    """The day after the latest fact known that is heard; loan outcomes do not count.
+
+    An applicant's word about what others deliver is not heard, so it does not move the day of a whole park either.
 
     Raises:
         ContractError: there is no fact at all.
     """
-    days = [
-        day
-        for name in SOURCES
-        if name != "loan_outcomes"
-        for day in [getattr(sources, name)["known_on"].max()]
-        if isinstance(day, date)
-    ]
+    heard_on = (heard(sources, name, LAST_DAY)["known_on"].max() for name in FACTS)
+    days = [day for day in heard_on if isinstance(day, date)]
     if not days:
         raise ContractError("there is no fact, so there is no day to look from", ["every source is empty"])
     return date.fromordinal(max(days).toordinal() + 1)
+
+
+def told_of_lately(sources: Sources, day: date, within_days: int) -> tuple[int, int]:
+    """Of how many firms of the registry a fact became known in so many days before `day`, and how many there are."""
+    since = date.fromordinal(day.toordinal() - within_days)
+    heard_of = (heard(sources, name, day).filter(pl.col("known_on") >= since)["uscc"] for name in FACTS)
+    firms = sources.enterprises["uscc"].unique()
+    return firms.filter(firms.is_in(pl.concat(list(heard_of)).unique().implode())).len(), firms.len()

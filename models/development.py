@@ -12,14 +12,12 @@ import polars as pl
 from data_contracts.errors import UsageError
 from data_contracts.sources import Sources
 from models.artefact import Facts, Parts
-from models.caveats import undated_defaults
+from models.caveats import undated_defaults, unpromised_columns
 from models.dataset import HORIZON_MONTHS, INPUTS, LABEL, Dataset, comparisons, dataset, default_as_of
 from models.encoding import Input
 from models.leaks import Alarm, alarms
 from models.registry import register
 from models.validation import Development, Progress, develop
-
-REFERENCE_QUANTILES = tuple(tenth / 10 for tenth in range(11))
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def train(
         on_progress=on_progress,
     )
     caveats = undated_defaults(rows.undated, int(rows.defaulted.sum()), HORIZON_MONTHS)
+    caveats += unpromised_columns([] if extra is None else extra.names)
     facts = Facts(
         as_of=as_of if as_of is not None else default_as_of(sources),
         label=LABEL,
@@ -103,9 +102,10 @@ def train(
         data_hash=data_hash(table, rows.defaulted),
         alarms=warnings,
         undated=rows.undated,
+        labels_known_on=rows.labels_known_on,
         caveats=caveats,
     )
-    version = register(home, Parts(development, references(table, inputs), facts), at=at)
+    version = register(home, Parts(development, references(table, INPUTS), facts), at=at)
     return Trained(version, rows, development, warnings, caveats)
 
 
@@ -116,12 +116,13 @@ def horizon(rows: Dataset) -> str:
 
 
 def references(table: pl.DataFrame, inputs: Sequence[Input]) -> dict[str, tuple[float, ...]]:
-    """Each input's deciles in the training rows, values that were really seen, without repeats, rising."""
+    """Each input's deciles in the training rows: values that were really seen, without repeats, rising."""
     found: dict[str, tuple[float, ...]] = {}
     for one in inputs:
         values = table[one.name].drop_nulls()
-        deciles = {values.quantile(q, interpolation="lower") for q in REFERENCE_QUANTILES} if values.len() else set()
-        found[one.name] = tuple(sorted(int(value) for value in deciles if value is not None))
+        # Not `quantile`, which makes floats of all: fen beyond 2^53 would come back as others.
+        places = [tenth * (values.len() - 1) // 10 for tenth in range(11)] if values.len() else []
+        found[one.name] = tuple(values.sort().gather(places).unique(maintain_order=True))
     return found
 
 

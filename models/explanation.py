@@ -15,8 +15,8 @@ from models.views import OUTCOMES, cny, percent, rate, table_of
 from scoring.catalogue import CATALOGUE, FEEDS, SEEN, Feature
 from scoring.conduct import FIVE_CLASSES, RATING_LEVELS
 from scoring.eligibility import INELIGIBLE, REFER
-from scoring.limit import BOUNDS, MOST_FEN
-from scoring.policy import Policy
+from scoring.limit import BOUNDS
+from scoring.policy import MOST_FEN, Policy
 from scoring.reasons import GATES, GROUPS
 from scoring.ruleset import Ruleset
 

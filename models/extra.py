@@ -9,6 +9,7 @@ from data_contracts.errors import ContractError
 from models.sources.folder import EXTRA
 from scoring.catalogue import CATALOGUE, SEEN
 
+MOST_ROWS = 20
 _OWN = frozenset(
     {"uscc", "loan_id", "opened_on", "seen_on", "defaults", "defaulted", "decision_id", "asked_fen", "input_hash"}
 )
@@ -18,8 +19,8 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     """`uscc` and the columns named, as Float64; None where none is named.
 
     Raises:
-        ContractError: no such file, a column is missing, not a number or named like one of the program's own, or an
-            enterprise stands twice.
+        ContractError: no such file, a column is missing, not a number or named like one of the program's own, holds
+            NaN or infinity, or an enterprise stands twice.
     """
     if not names:
         return None
@@ -38,6 +39,7 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
         f"{name} is not a number" for name in names if name in table.columns and not _number(table[name].dtype)
     ]
     problems += [f"the name {name} is taken by a column of the program; rename it" for name in names if _taken(name)]
+    problems += [problem for name in names if name in table.columns for problem in _not_finite(table[name])]
     if "uscc" in table.columns and table["uscc"].is_duplicated().any():
         problems.append("an enterprise stands twice")
     if problems:
@@ -47,6 +49,16 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
 
 def _number(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype == pl.Boolean()
+
+
+def _not_finite(values: pl.Series) -> list[str]:
+    """Where a column holds what is no value; a cell that is not known is left empty (null)."""
+    if not values.dtype.is_float():
+        return []
+    rows = (~values.is_finite()).fill_null(value=False).arg_true() + 1
+    named = ", ".join(str(row) for row in rows.head(MOST_ROWS))
+    more = f" and {rows.len() - MOST_ROWS:,} more" if rows.len() > MOST_ROWS else ""
+    return [f"{values.name} is NaN or infinite in row {named}{more}; leave unknown cells empty"] if rows.len() else []
 
 
 def _taken(name: str) -> bool:

@@ -121,6 +121,14 @@ def psi(reference: Floats, current: Floats, parts: int = 10) -> float:
     return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
+def psi_by_chance(reference: int, current: int, parts: int = 10) -> float:
+    """The mean PSI of two samples of these sizes from one distribution: (parts - 1) · (1/reference + 1/current).
+
+    Source: Yurdakul, "Statistical properties of population stability index" (2018): PSI over that factor is χ².
+    """
+    return (parts - 1) * (1 / reference + 1 / current)
+
+
 def jeffreys_upper(defaults: int, obligors: int, confidence: float = 0.9) -> float:
     """One-sided upper limit of a default rate: the `confidence` quantile of Beta(defaults + 1/2, goods + 1/2).
 

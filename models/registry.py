@@ -11,7 +11,7 @@ The champion is the version of the last promotion. Nothing is ever taken back: t
 import fcntl
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,22 +68,24 @@ def register(home: Path, parts: Parts, *, at: datetime) -> str:
     return folder.name
 
 
-def promote(home: Path, version: str, minutes: str, *, at: datetime) -> Act:
+def promote(home: Path, version: str, minutes: str, *, at: datetime, unpromised: Collection[str] = ()) -> Act:
     """Make a registered model the champion; `at`, when this happens, has a zone.
 
     `minutes` say where its approval is written down. For a model that did not beat the one-variable rule they must
     quote the words that say so (in English or Chinese): whoever signs has read them. A model whose AUC in
-    cross-validation is not above that of a coin is promoted by no words.
+    cross-validation is not above that of a coin is promoted by no words. A model with inputs of which the certificate
+    says nothing is promoted only if `unpromised` names each of them: the hall cannot quote with it.
 
     Raises:
-        UsageError: no such version, no minutes, words missing from the minutes, no better than a coin, or it is the
-            champion already.
+        UsageError: no such version, no minutes, words missing from the minutes, no better than a coin, an input without
+            a promised direction that is not named, or it is the champion already.
         ArtefactError: the stored model was changed, or its certificate does not hold.
     """
     _require_registered(home, version)
     manifest = load(models_folder(home) / version).manifest
     _require_better_than_a_coin(manifest)
     _require_minutes(minutes, manifest)
+    _require_named(manifest, unpromised)
     with _locked(home):
         if champion_version(home) == version:
             raise UsageError(f"{version} is the champion already.")
@@ -153,6 +155,15 @@ def _entry(home: Path, registered: Act, acts: tuple[Act, ...], promoted: list[st
     status = "challenger" if version not in promoted else "champion" if promoted[-1] == version else "retired"
     own = tuple(act for act in acts if (act.act, act.version) == ("promote", version))
     return Entry(version, status, registered.at, own, manifest_of(models_folder(home) / version))
+
+
+def _require_named(manifest: Manifest, unpromised: Collection[str]) -> None:
+    if missing := [name for name in manifest.unpromised if name not in unpromised]:
+        raise UsageError(
+            "The certificate says nothing of columns from outside the catalogue, and no contract delivers them: with "
+            "this model as champion every limit quote of the hall is refused. --allow-unpromised NAME lets one in.",
+            missing,
+        )
 
 
 def _require_registered(home: Path, version: str) -> None:

@@ -12,7 +12,8 @@ The grade bound is the 90 % Jeffreys upper limit on the out-of-fold defaults of 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -67,17 +68,45 @@ def grade_bounds(oof_log_odds: Floats, defaulted: NDArray[np.bool_], base_rate: 
         policy: its grades and central tendency.
     """
     moved = shift(base_rate, policy)
-    number = _grade_numbers(probability(oof_log_odds + moved), policy.grades)
-    grades = len(policy.grades.bands)
-    obligors = np.bincount(number, minlength=grades)
-    defaults = np.bincount(number, weights=defaulted.astype(np.float64), minlength=grades)
-    bounds = [0.0] * grades
-    for members in _merged(obligors.tolist()):
+    number = _grades_of(oof_log_odds, base_rate, policy)
+    obligors, defaults = _counts(number, policy), _counts(number, policy, defaulted)
+    bounds = [0.0] * len(policy.grades.bands)
+    for members in _merged(obligors.astype(np.int64).tolist()):
         upper = jeffreys_upper(int(defaults[members].sum()), int(obligors[members].sum()), CONFIDENCE)
         corrected = float(probability(np.array([logit(min(upper, 1 - 1e-12)) + moved]))[0])
         for grade in members:
             bounds[grade] = corrected
     return np.maximum.accumulate(bounds).tolist()
+
+
+def calibration_by_grade(model: Model, policy: Policy) -> pl.DataFrame:
+    """The training rows in each grade of a policy, best first, as they were judged out of fold.
+
+    Returns:
+        `grade`, `obligors`, `defaults`, `expected` (the defaults that their PDs at the training base rate add up to)
+        and `pd_hi` (the grade's upper bound at the policy's central tendency).
+    """
+    odds, defaulted = model.oof_log_odds, model.oof_defaulted
+    number = _grades_of(odds, model.base_rate, policy)
+    return pl.DataFrame(
+        {
+            "grade": [band.grade for band in policy.grades.bands],
+            "obligors": _counts(number, policy).astype(np.int64),
+            "defaults": _counts(number, policy, defaulted).astype(np.int64),
+            "expected": _counts(number, policy, probability(odds).to_numpy()),
+            "pd_hi": grade_bounds(odds, defaulted, model.base_rate, policy),
+        }
+    )
+
+
+def _grades_of(oof_log_odds: Floats, base_rate: float, policy: Policy) -> NDArray[np.int64]:
+    return _grade_numbers(probability(oof_log_odds + shift(base_rate, policy)), policy.grades)
+
+
+def _counts(number: NDArray[np.int64], policy: Policy, weights: NDArray[Any] | None = None) -> Floats:
+    """Rows in each grade, or the sum of their weights."""
+    summed = np.ones(number.size) if weights is None else weights.astype(np.float64)
+    return np.bincount(number, weights=summed, minlength=len(policy.grades.bands)).astype(np.float64)
 
 
 def _merged(obligors: Sequence[int]) -> list[list[int]]:
@@ -148,8 +177,3 @@ class Estimator:
         places = np.tile(np.arange(frame.height), (1 + len(readings), 1))
         places[1:].reshape(-1)[rows.to_numpy()] = frame.height + np.arange(rows.len())
         return [Estimate(found.pd.gather(row), found.pd_hi.gather(row)) for row in places]
-
-
-def bounds_by_grade(bounds: Sequence[float], policy: Policy) -> Mapping[str, float]:
-    """Grade → upper PD, for reports."""
-    return {band.grade: bound for band, bound in zip(policy.grades.bands, bounds, strict=True)}

@@ -15,13 +15,22 @@ from data_contracts.sources import Sources
 from models import rulebooks
 from models.artefact import Model, load
 from models.batch import Engine
-from models.caveats import of_model, of_quarantine, quarantined_of, why_without_registry, without_registry
+from models.caveats import (
+    of_default_day,
+    of_model,
+    of_quarantine,
+    quarantined_of,
+    why_without_registry,
+    without_registry,
+)
 from models.dataset import default_as_of
 from models.explanation import Earned, Explained
 from models.extra import read_extra
+from models.metrics import psi, psi_by_chance
 from models.outputs import output_problems
 from models.registry import champion, models_folder, shown
 from models.replay import FEATURES, limits_of, run_file, write_decisions
+from models.risk import calibration_by_grade
 from models.sources.folder import Folder, read_folder
 from models.sources.writing import replacing
 from scoring.catalogue import CATALOGUE
@@ -35,10 +44,17 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Scored:
-    """The limits of a folder, and what must be said beside them."""
+    """The limits of a folder, and what must be said beside them.
+
+    Attributes:
+        calibration: see `risk.calibration_by_grade`, under the policy that decided.
+        stability: a sentence: how far these firms are from those the model was trained on.
+    """
 
     limits: pl.DataFrame
     caveats: tuple[str, ...]
+    calibration: pl.DataFrame
+    stability: str
 
 
 def served_model(home: Path, version: str | None) -> Model:
@@ -115,7 +131,13 @@ def score_folder(
             people.write_csv(beside, include_bom=True)
     if xlsx is not None:
         _write_workbook(people, xlsx)
-    return Scored(decided.limits, (*of_model(served.manifest, day), *quarantine))
+    unnamed = of_default_day(found.sources, day) if as_of is None else ()
+    return Scored(
+        decided.limits,
+        (*of_model(served.manifest, day), *unnamed, *quarantine),
+        calibration_by_grade(served, engine.rulebook.policy),
+        _stability(served, decided.features),
+    )
 
 
 def explain_one(
@@ -144,6 +166,7 @@ def explain_one(
         if uscc in without_registry(found):
             raise ContractError(f"no registry row of {uscc} is usable", why_without_registry(found, uscc))
         raise UsageError(f"no enterprise {uscc} is known in {folder} on {day}")
+    unnamed = of_default_day(found.sources, day) if as_of is None else ()
     return Explained(
         decided.limits.row(0, named=True),
         decided.terms["terms"][0],
@@ -151,7 +174,7 @@ def explain_one(
         names_of(found, day)[uscc],
         engine.rulebook.policy,
         _earned(found.sources, uscc, day, engine.rulebook.ruleset),
-        (*of_model(served.manifest, day), *quarantined_of(found, uscc)),
+        (*of_model(served.manifest, day), *unnamed, *quarantined_of(found, uscc)),
     )
 
 
@@ -161,6 +184,15 @@ def _earned(sources: Sources, uscc: str, day: date, ruleset: Ruleset | None) -> 
     registry = current(sources, "enterprises", day).filter(pl.col("uscc") == uscc)
     told = undoubted(sources, "innovation_indicators", day)
     return Earned(ruleset, points(told, day, registry, ruleset).row(0, named=True))
+
+
+def _stability(model: Model, features: pl.DataFrame) -> str:
+    shifted = psi(model.own_log_odds, model.log_odds(features))
+    chance = psi_by_chance(model.own_log_odds.size, features.height)
+    return (
+        f"PSI of the log-odds, {features.height:,} firms against {model.own_log_odds.size:,} training rows: "
+        f"{shifted:.3f} (under 0.1 stable, over 0.25 shifted; chance alone gives about {chance:.3f})"
+    )
 
 
 def _write_workbook(table: pl.DataFrame, path: Path) -> None:

@@ -17,7 +17,19 @@ from models.baselines import Comparison, fit_rival
 from models.certificate import NOTHING_CHECKED, Certificate
 from models.encoding import Input
 from models.fitting import fit_pipeline, refitted_encoded
-from models.metrics import Interval, Metric, auc, auc_interval, bootstrap_interval, brier, ece, ks, log_loss, pr_auc
+from models.metrics import (
+    Interval,
+    Metric,
+    auc,
+    auc_interval,
+    bootstrap_interval,
+    brier,
+    ece,
+    gini,
+    ks,
+    log_loss,
+    pr_auc,
+)
 from models.pipeline import Pipeline, check_label
 from models.splits import bootstrap_rows, stratified_folds
 from models.verdict import COIN, FEWEST_DEFAULTS, FEWEST_REPEATS, PHRASES, Verdict, verdict_of
@@ -29,6 +41,7 @@ Progress = Callable[[str, int, int], None]
 
 METRICS: Mapping[str, Metric] = {
     "auc": auc,
+    "gini": gini,
     "log_loss": log_loss,
     "ks": ks,
     "pr_auc": pr_auc,
@@ -76,6 +89,7 @@ class Development:
         bag: pipelines refitted on bootstrap draws of the rows; they share the pipeline's encoder and tuning.
         certificate: of the pipeline and of every bag member together.
         oof_log_odds: of each row, mean over repeats of the log-odds from the pipeline that had not seen it.
+        own_log_odds: of each row, from the pipeline itself, which has seen it: what later firms are compared with.
         figures: the model first, then the rivals in the order they were given.
         intervals: of the mean out-of-fold log-odds; AUC by DeLong, the rest by bootstrap over rows.
     """
@@ -84,6 +98,7 @@ class Development:
     bag: tuple[Pipeline, ...]
     certificate: Certificate
     oof_log_odds: Floats
+    own_log_odds: Floats
     oof_defaulted: Flags
     figures: tuple[Figures, ...]
     intervals: Mapping[str, Interval]
@@ -153,6 +168,7 @@ def develop(
         members,
         certificate_of([pipeline, *members]),
         mean,
+        pipeline.log_odds(table),
         defaulted,
         figures,
         _intervals(defaulted, mean, seeds["intervals"]),
@@ -280,9 +296,11 @@ def _intervals(defaulted: Flags, log_odds: Floats, seed: int) -> dict[str, Inter
     rest = {
         name: bootstrap_interval(of, defaulted, log_odds, seed=seed, draws=200, confidence=CONFIDENCE)
         for name, of in METRICS.items()
-        if name != "auc"
+        if name not in {"auc", "gini"}
     }
-    return {"auc": auc_interval(defaulted, log_odds, CONFIDENCE), **rest}
+    area = auc_interval(defaulted, log_odds, CONFIDENCE)
+    twice = Interval(*(2 * value - 1 for value in (area.value, area.low, area.high)))
+    return {"auc": area, "gini": twice, **rest}
 
 
 def _verdict(figures: Sequence[Figures], rule: str | None) -> Verdict:

@@ -11,16 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from data_contracts.rules import Description
+from data_contracts.rules import Code, Description
 from models.bagging import HOW_THE_BAG_IS_MADE
 from models.dataset import LABEL
 from models.development import Trained
 from models.registry import Entry
-from models.sources.folder import Folder
+from models.sources.folder import Examined, Folder
 from models.validation import CONFIDENCE, Development
 from scoring.catalogue import CATALOGUE
 from scoring.eligibility import ELIGIBLE, INELIGIBLE, REFER
-from scoring.policy import Policy
+from scoring.policy import BP, Policy
 
 OUTCOMES = {ELIGIBLE: ("可授信", "green"), REFER: ("转人工", "yellow"), INELIGIBLE: ("不符合", "red")}
 
@@ -68,10 +68,12 @@ def check_table(found: Folder, rules: int = 5) -> Table:
     return table
 
 
-def check_json(found: Folder) -> str:
-    """The same as JSON, for programs."""
+def check_json(examined: Examined) -> str:
+    """The same as JSON, for programs, with what keeps the folder from being used."""
+    found, fault = examined.found, examined.fault
     reports = {name: {**vars(report), "by_rule": dict(report.by_rule)} for name, report in found.reports.items()}
-    return json.dumps({"sources": reports, "warnings": found.warnings}, ensure_ascii=False, indent=1, default=list)
+    plain = {"sources": reports, "warnings": found.warnings, "unusable": fault.problems if fault is not None else []}
+    return json.dumps(plain, ensure_ascii=False, indent=1, default=list)
 
 
 def contract_table(columns: Sequence[Description]) -> RenderableType:
@@ -82,6 +84,15 @@ def contract_table(columns: Sequence[Description]) -> RenderableType:
         table = tables.setdefault(one.source, table_of(title, "column", "type", "null", "allowed", "名称", "meaning"))
         table.add_row(one.column, one.type, "yes" if one.nullable else "no", one.allowed, one.title, one.meaning)
     return Group(*tables.values())
+
+
+def codes_table(codes: Sequence[Code]) -> Table:
+    """What the rows of a quarantine did not keep, by code."""
+    table = table_of("隔离代码 Codes of the quarantine", "source", "code", "what a good row keeps")
+    table.columns[0].no_wrap = True
+    for one in codes:
+        table.add_row(one.source or "any", one.code, one.meaning)
+    return table
 
 
 def feature_table() -> Table:
@@ -122,12 +133,14 @@ def development_view(trained: Trained) -> RenderableType:
         + "".join(f"; left out {count:,}: {why}" for why, count in trained.dataset.left_out.items() if count),
         (
             f"{CONFIDENCE:.0%} interval of AUC: {_interval(development, 'auc')}; "
+            f"of Gini {development.figures[0].metrics['gini'].mean:.3f}: {_interval(development, 'gini')}; "
             f"of log loss: {_interval(development, 'log_loss')}"
         ),
         (
             f"certificate: {'holds' if development.certificate.holds else 'DOES NOT HOLD'} "
             f"({development.certificate.trees:,} trees, {development.certificate.pairs:,} pairs of leaves, "
             f"{development.certificate.coefficients:,} signs, {len(development.bag)} bag members)"
+            + "".join(f"; says nothing of {one.name}" for one in development.pipeline.inputs if not one.direction)
         ),
         HOW_THE_BAG_IS_MADE,
         f"label: {LABEL}",
@@ -233,6 +246,26 @@ def summary_table(limits: pl.DataFrame) -> Table:
     return table
 
 
+def calibration_table(by_grade: pl.DataFrame) -> Table:
+    """What became of the training rows of each grade, beside what the model had expected of them."""
+    table = table_of(
+        "分级校准 Calibration by grade: training rows out of fold, at their own base rate; PD high as it sizes limits",
+        "grade",
+        *("rows", "defaults", "expected", "default rate", "mean PD", "PD high"),
+        right=range(1, 7),
+    )
+    for row in by_grade.iter_rows(named=True):
+        table.add_row(
+            row["grade"],
+            f"{row['obligors']:,}",
+            f"{row['defaults']:,}",
+            f"{row['expected']:,.1f}",
+            *(percent(row[part] / row["obligors"] if row["obligors"] else None) for part in ("defaults", "expected")),
+            percent(row["pd_hi"]),
+        )
+    return table
+
+
 def why_zero_table(limits: pl.DataFrame) -> Table:
     """Firms without a limit by the first thing that stood in the way; cannot tell and failed are told apart."""
     zero = limits.filter(pl.col("limit_fen") == 0)
@@ -246,47 +279,72 @@ def why_zero_table(limits: pl.DataFrame) -> Table:
 
 
 def policy_view(policy: Policy, version: str) -> RenderableType:
-    """A policy in force with the source of every number."""
+    """All that decides under a policy: every number, table and rule, with source and reason."""
     table = table_of(
         f"{policy.title.zh} {policy.title.en}   {version}", "number", "value", "unit", "source", "why", right=(1,)
     )
     for place, setting in _settings(policy.model_dump()):
         table.add_row(place, f"{setting['value']:,}", setting["unit"], setting["source"], setting["why"])
+    branch = policy.points_branch
+    if branch is not None:
+        table.add_row("points_branch.rate_bp", f"{branch.rate_bp:,}", "bp", branch.source, branch.why)
     rules = table_of("规则 Rules", "code", "kind", "passes", "fails", "cannot tell", "evidence", "source")
     for table_with_names in (table, rules):
         table_with_names.columns[0].no_wrap = True
     for rule in policy.rules:
-        unknown = rule.on_unknown if rule.condition is None else f"condition {rule.condition}"
+        unknown = f"{rule.on_unknown} {rule.condition or ''}".rstrip()
         rules.add_row(rule.code, rule.kind, rule.passes, rule.on_fail, unknown, rule.evidence, rule.source)
-    steps = table_of("分级与阶梯 Grades and steps", "table", "step", "source")
-    for band in policy.grades.bands:
-        steps.add_row(
-            "grades",
-            f"{band.grade}: PD below {band.pd_below_bp / 100:.2f} %, m {band.tax_multiple_bp / 10_000:g}",
-            policy.grades.source,
-        )
-    for cut in policy.haircut.steps:
-        steps.add_row(
-            "haircut phi",
-            f"PD high up to {cut.pd_hi_at_most_bp / 100:.2f} %: {cut.share_bp / 100:.0f} %",
-            policy.haircut.source,
-        )
-    for lift in policy.uplift.steps:
-        steps.add_row(
-            "uplift psi",
-            f"points from {lift.points_share_at_least_bp / 100:.0f} % of the scale: {lift.uplift_bp / 100:.0f} %",
-            policy.uplift.source,
-        )
-    if policy.points_branch is not None:
-        for amount in policy.points_branch.steps:
-            steps.add_row(
-                "points branch",
-                f"points from {amount.points_share_at_least_bp / 100:.0f} %: {cny(amount.amount_fen)} CNY",
-                policy.points_branch.source,
-            )
-    for cap in policy.limit.status_caps:
-        steps.add_row(cap.code, f"{cap.when}: {cny(cap.cap_fen)} CNY", cap.source)
-    return Group(table, steps, rules, Text(f"approved by: {policy.approved_by}"))
+    return Group(
+        table,
+        _steps_table(policy),
+        rules,
+        Text(f"points scale (ruleset): {policy.ruleset or 'none'}"),
+        Text(f"declared sales required: {'yes' if policy.limit.declared_sales_required else 'no'}"),
+        Text(f"approved by: {policy.approved_by}"),
+    )
+
+
+def _steps_table(policy: Policy) -> Table:
+    """The tables of a policy step by step; source and reason stand at the first step of each."""
+    blocks: list[tuple[str, str, str, list[str]]] = []
+    bands = [
+        f"{band.grade}: PD below {_share(band.pd_below_bp)}, m {band.tax_multiple_bp / BP:.7g}"
+        for band in policy.grades.bands
+    ]
+    blocks.append(("grades", policy.grades.source, policy.grades.why, bands))
+    cuts = [f"PD high up to {_share(cut.pd_hi_at_most_bp)}: {_share(cut.share_bp)}" for cut in policy.haircut.steps]
+    blocks.append(("haircut phi", policy.haircut.source, policy.haircut.why, cuts))
+    lifts = [
+        f"points from {_share(lift.points_share_at_least_bp)} of the scale: {_share(lift.uplift_bp)}"
+        for lift in policy.uplift.steps
+    ]
+    blocks.append(("uplift psi", policy.uplift.source, policy.uplift.why, lifts or ["none: 100 %"]))
+    branch = policy.points_branch
+    if branch is not None:
+        amounts = [
+            f"points from {_share(step.points_share_at_least_bp)}: {_exact_cny(step.amount_fen)} CNY"
+            for step in branch.steps
+        ]
+        open_and_clean = [f"open when {branch.open_when}", f"clean when {branch.clean_when}"]
+        blocks.append(("points branch", branch.source, branch.why, [*open_and_clean, *amounts]))
+    blocks += [
+        (cap.code, cap.source, cap.words.en, [f"{cap.when}: {_exact_cny(cap.cap_fen)} CNY"])
+        for cap in policy.limit.status_caps
+    ]
+    table = table_of("分级与阶梯 Grades and steps", "table", "step", "source", "why")
+    for name, source, why, steps in blocks:
+        for place, step in enumerate(steps):
+            table.add_row(name, step, "" if place else source, "" if place else why)
+    return table
+
+
+def _share(bp: int) -> str:
+    """Basis points as per cent, exact."""
+    return f"{bp / 100:.7g} %"
+
+
+def _exact_cny(fen: int) -> str:
+    return f"{fen // 100:,}" + (f".{fen % 100:02d}" if fen % 100 else "")
 
 
 def _settings(node: object, place: str = "") -> list[tuple[str, dict[str, Any]]]:

@@ -211,7 +211,8 @@ FAVOURABLE = (
         "tax_paid_24m_fen",
         "近24个月实缴税额",
         "fen",
-        "Σ over kinds of (Σ tax_fen of filings paid in full - Σ refund_fen)⁺, 24 months up to the last due quarter",
+        "Σ over kinds of (Σ tax_fen of filings paid in full - Σ refund_fen)⁺, periods that end in the 24 months up to "
+        "the last due quarter",
         "tax",
         "more",
         "model",
@@ -452,7 +453,7 @@ CATALOGUE: dict[str, Feature] = {
 """Every feature by name, in the order of the frame."""
 
 MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in CATALOGUE.values() if feature.use == "model")
-"""The inputs of the model; nothing else may enter it."""
+"""The inputs of the model. What a risk officer tries beside them (`train --extra-column`) enters without a promise."""
 
 MASKED: tuple[Feature, ...] = tuple(feature for feature in CATALOGUE.values() if feature.feeds)
 """The features that are null unless their feeds are complete; each has a `_seen` column."""

@@ -56,6 +56,8 @@ def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """Taxes paid, sales declared, lateness, arrears, and due months for which no VAT return is there.
 
+    Taxes count by the day their period ends, so that each window of 24 months holds two years of tax of those who file
+    by month, by quarter or by year; a period of more than a year counts only if it lies inside the window whole.
     Refunds are taken off the taxes of their kind over the whole window, in whichever filing they stand; more than was
     paid of a kind takes nothing off another.
 
@@ -72,7 +74,10 @@ def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataF
         return (pl.col("period_from") >= first_day(last_month + 1 - months)) & (pl.col("period_to") <= due)
 
     paid = pl.when(pl.col("paid_on").is_not_null()).then("tax_fen").otherwise(0)
-    kinds = filings.filter(within(24)).group_by("uscc", "tax_kind").agg(net=(paid - pl.col("refund_fen")).sum())
+    a_year_at_most = pl.col("period_from") > pl.col("period_to").dt.offset_by("-1y")
+    ends_within = pl.col("period_to").is_between(first_day(last_month - 23), due)
+    counted = filings.filter(within(24) | (ends_within & a_year_at_most))
+    kinds = counted.group_by("uscc", "tax_kind").agg(net=(paid - pl.col("refund_fen")).sum())
     taxes = kinds.group_by("uscc").agg(tax_paid_24m_fen=pl.col("net").clip(lower_bound=0).sum())
     recent = pl.col("period_to") >= months_before(as_of, 24)
     found = filings.group_by("uscc").agg(

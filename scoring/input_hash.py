@@ -1,4 +1,4 @@
-"""The fingerprint of the facts that a decision may have looked at: SHA-256 over them, sorted."""
+"""The fingerprint of what a decision may have looked at: SHA-256 over the facts and values, sorted."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -13,12 +13,15 @@ FIELD, NULL = "\x1f", "\x1e"
 """Between fields, and for null; contracts refuse control characters in text, so neither occurs in a value."""
 
 
-def input_hashes(sources: Sources, usccs: Sequence[str], as_of: date) -> pl.DataFrame:
+def input_hashes(
+    sources: Sources, usccs: Sequence[str], as_of: date, *, extra: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """`uscc` and `input_hash`: one row per enterprise named, in order.
 
     Covers every row known by `as_of` that speaks of the enterprise, corrected ones and doubts included, and the
     registry rows and debts of other members of its group, which its decision may depend on. Loan outcomes are labels,
-    not facts, and are left out.
+    not facts, and are left out. `extra`, `uscc` and columns from outside the catalogue, is covered by name and value,
+    an enterprise without a row like one of nulls; without it the fingerprint is of the facts alone.
     """
     wanted = pl.DataFrame({"uscc": list(usccs)}, schema={"uscc": pl.String})
     parts = []
@@ -29,6 +32,9 @@ def input_hashes(sources: Sources, usccs: Sequence[str], as_of: date) -> pl.Data
     doubts = sources.doubts.filter(pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
     parts.append(_lines("doubts", doubts.join(wanted, on="uscc", how="semi"), list(doubts.columns)))
     parts.extend(_peers(sources, wanted, as_of))
+    if extra is not None:
+        values = wanted.join(extra, on="uscc", how="left", maintain_order="left").unpivot(index="uscc")
+        parts.append(_lines("extra", values, ["variable", "value"]))
     lines = pl.concat(parts).sort("uscc", "line").group_by("uscc", maintain_order=True).agg("line")
     hashed = {uscc: sha256("\n".join(facts).encode()).hexdigest() for uscc, facts in lines.iter_rows()}
     nothing = sha256(b"").hexdigest()

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from scoring.policy import BP, Haircut, Policy, Uplift
+from scoring.policy import BP, MOST_FEN, Haircut, Policy, Uplift
 from scoring.price import affordable
 from scoring.rules import expression
 from scoring.score import PPB, tax_multiple_bp
 
-MOST_FEN = 10**14
 PD, PD_HI = "pd_ppb", "pd_hi_ppb"
 """Names of the PD columns, in parts per billion, that a frame to be sized must have beside its features."""
 ASKED = "asked_fen"

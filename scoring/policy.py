@@ -13,7 +13,8 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from scoring.rules import expression, wrong_ways
+from scoring.catalogue import CATALOGUE
+from scoring.rules import expression, needs, wrong_ways
 from scoring.strict_yaml import Record, record
 
 NAME = r"^[a-z][a-z0-9-]{1,40}$"
@@ -22,6 +23,8 @@ GRADE = r"^[A-Z][A-Z0-9+-]{0,3}$"
 M = TypeVar("M", bound=Record)
 BP = 10_000
 """Ten thousand basis points are the whole."""
+BANKS_OWN = ("debts_feed",)
+"""What only a bank can look up, with the borrower's authorisation: not knowing it may be answered by a condition."""
 OWN_WORD = {
     "srdi_live": "srdi_own_word",
     "tech_live": "tech_own_word",
@@ -30,7 +33,11 @@ OWN_WORD = {
 }
 """Of what an applicant may supply itself: the column that counts, and the one that says whose word it is."""
 
-Fen = Annotated[int, Field(ge=0, le=10**14)]
+MOST_FEN = 10**14
+MOST_DAYS = 366
+"""A quote that is to hold for longer than a year is a slip of the pen."""
+
+Fen = Annotated[int, Field(ge=0, le=MOST_FEN)]
 Bp = Annotated[int, Field(ge=0, le=BP)]
 Multiple = Annotated[int, Field(ge=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -54,7 +61,7 @@ class Setting(Record):
 
     @model_validator(mode="after")
     def _not_negative(self) -> Self:
-        if self.value < 0 or self.value > 10**14:
+        if self.value < 0 or self.value > MOST_FEN:
             raise ValueError("value lies outside 0 to 10^14")
         return self
 
@@ -161,9 +168,13 @@ class PointsBranch(Record):
             self.steps, "points_share_at_least_bp", lambda a, b: a < b, "points_share_at_least_bp must rise"
         )
         problems += _falls(self.steps, "amount_fen", lambda a, b: a <= b, "amount_fen must not fall with points")
-        # A branch opens for what is known; what is not known of debts is answered by the condition on the report.
-        problems += _rule_problems("open_when", self.open_when, null_may_pass=True)
-        problems += _rule_problems("clean_when", self.clean_when, null_may_pass=True)
+        for name, sql in (("open_when", self.open_when), ("clean_when", self.clean_when)):
+            wrong = _rule_problems(name, sql, null_may_pass=True)
+            problems += wrong or [
+                f"{name}: passes while {column} is not known, so that withholding it would open the branch"
+                for column in _rewarded_unknown(sql)
+                if CATALOGUE[column].feeds != BANKS_OWN
+            ]
         return _refused(self, problems)
 
 
@@ -186,6 +197,10 @@ class Need(Record):
 
     required_above: Setting
 
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        return _refused(self, _measured(self, "fen", MOST_FEN, "required_above"))
+
 
 class Limit(Record):
     """The terms of the limit (see `scoring.limit`)."""
@@ -204,7 +219,10 @@ class Limit(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        problems = []
+        problems = _measured(
+            self, "bp", BP, "most_sales_share", "sales_share_without_tax", "most_debt_share", "most_pd_hi"
+        )
+        problems += _measured(self, "fen", MOST_FEN, "ordinary_cap", "group_cap", "minimum", "step")
         if self.sales_share_without_tax.value > self.most_sales_share.value:
             problems.append("sales_share_without_tax is above most_sales_share")
         if self.step.value < 1:
@@ -231,15 +249,9 @@ class Price(Record):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        problems = [f"{name} is not in bp" for name in type(self).model_fields if getattr(self, name).unit != "bp"]
-        problems += [
-            f"{name} is above 100000 bp" for name in type(self).model_fields if getattr(self, name).value > 100_000
-        ]
-        problems += [
-            f"{name} is above 10000 bp"
-            for name in ("lgd", "cover", "utilisation", "exposure")
-            if getattr(self, name).value > BP
-        ]
+        shares = ("lgd", "cover", "utilisation", "exposure")
+        problems = _measured(self, "bp", 10 * BP, *(name for name in type(self).model_fields if name not in shares))
+        problems += _measured(self, "bp", BP, *shares)
         if self.utilisation.value < 1:
             problems.append("utilisation must be above 0")
         if self.least_rate.value > self.most_rate.value:
@@ -257,7 +269,7 @@ class Rule(Record):
         on_fail: what a failure makes of the firm.
         on_unknown: what "cannot tell" makes of it; `condition` leaves it eligible, with a condition for the bank.
         condition: the condition's name.
-        evidence: where the fact behind it comes from.
+        evidence: where the fact behind it comes from; a firm's promise is none.
         failed: what is said of a failure.
         unknown: what is said, and what to supply, when it cannot be told.
         source: where the rule comes from.
@@ -269,7 +281,7 @@ class Rule(Record):
     on_fail: Literal["ineligible", "refer"]
     on_unknown: Literal["refer", "condition"]
     condition: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")] | None = None
-    evidence: Literal["registry", "feed", "public_record", "promise", "bank_check"]
+    evidence: Literal["registry", "feed", "public_record", "bank_check"]
     failed: Words
     unknown: Words
     source: Text
@@ -305,11 +317,23 @@ class Policy(Record):
         problems = []
         codes = [rule.code for rule in self.rules] + [cap.code for cap in self.limit.status_caps]
         problems += [f"code {code} is used twice" for code in sorted({code for code in codes if codes.count(code) > 1})]
-        if not 0 < self.central_tendency.value < BP:
-            problems.append("central_tendency must lie inside 0 and 10000 bp")
+        problems += _measured(self, "bp", BP - 1, "central_tendency", least=1)
+        problems += _measured(self, "days", MOST_DAYS, "quote_valid", least=1)
         if self.ruleset is None and (self.uplift.steps or self.points_branch):
             problems.append("points are used, but no ruleset is named")
-        return _refused(self, problems + self._unevidenced())
+        return _refused(self, problems + self._unevidenced() + self._untold())
+
+    def _untold(self) -> list[str]:
+        """What may be unknown of debts where the points branch opens without a condition for the bank."""
+        branch = self.points_branch
+        may_pass = {*_rewarded_unknown(branch.open_when), *_rewarded_unknown(branch.clean_when)} if branch else set()
+        asking = [rule.passes for rule in self.rules if rule.condition is not None]
+        return [
+            f"points_branch opens while {column} is not known, but no rule leaves a condition then: "
+            "withholding it would raise a limit untold"
+            for column in sorted(may_pass)
+            if not any(needs(passes, column) for passes in asking)
+        ]
 
     def _unevidenced(self) -> list[str]:
         """What the policy counts of an applicant's own word without telling the bank."""
@@ -369,8 +393,28 @@ def _refused(whole: M, problems: Sequence[str]) -> M:
     return whole
 
 
+def _measured(whole: Record, unit: str, most: int, *names: str, least: int = 0) -> list[str]:
+    """What is wrong with settings that must be in a unit and within bounds; a number in another unit has none."""
+    problems: list[str] = []
+    for name in names:
+        setting: Setting = getattr(whole, name)
+        if setting.unit != unit:
+            problems.append(f"{name} is not in {unit}")
+        elif setting.value > most:
+            problems.append(f"{name} is above {most} {unit}")
+        elif setting.value < least:
+            problems.append(f"{name} is below {least} {unit}")
+    return problems
+
+
 def _named_in(rules: Iterable[str]) -> set[str]:
     return {name for sql in rules for name in expression(sql).meta.root_names()}
+
+
+def _rewarded_unknown(sql: str) -> list[str]:
+    """The columns that are better left unknown: the rule passes then, and fails for a value that is known."""
+    known_only = wrong_ways(sql, null_may_pass=True)
+    return [column for column in wrong_ways(sql) if column not in known_only]
 
 
 def _falls(steps: Sequence[Record], name: str, fits: Callable[[int, int], bool], problem: str) -> list[str]:

@@ -78,6 +78,23 @@ def wrong_ways(sql: str, *, null_may_pass: bool = False) -> list[str]:
         ValueError: the rule cannot be read, computes in a way that cannot be judged, or has too many numbers to be
             tried.
     """
+    table, cuts = _tried(sql)
+    return sorted({name for name, wrong in _judged(table, cuts, null_may_pass=null_may_pass) if wrong})
+
+
+def needs(sql: str, column: str) -> bool:
+    """Whether the rule looks at the column and never passes while that is not known, whatever else is.
+
+    Raises:
+        ValueError: as `wrong_ways`.
+    """
+    table, cuts = _tried(sql)
+    places = [name for name in table.columns if name == column or column in cuts.differences.get(name, {})]
+    return bool(places) and not table.filter(pl.col(name).is_null() for name in places)["passes"].any()
+
+
+def _tried(sql: str) -> tuple[pl.DataFrame, Cuts]:
+    """Every combination of values on both sides of each cut, with whether the rule `passes`."""
     cuts = cuts_of(_tree(expression(sql)), _NUMERIC)
     found = expression_of(cuts.tree)
     names = sorted(found.meta.root_names())
@@ -86,8 +103,7 @@ def wrong_ways(sql: str, *, null_may_pass: bool = False) -> list[str]:
         raise ValueError("too many numbers and columns in one rule to try its directions; split it")
     rows = list(itertools.product(*grids.values()))
     table = pl.DataFrame(rows, schema={name: SCHEMA.get(name, pl.Int64()) for name in names}, orient="row")
-    table = table.with_columns(passes=found.fill_null(value=False))
-    return sorted({name for name, wrong in _judged(table, cuts, null_may_pass=null_may_pass) if wrong})
+    return table.with_columns(passes=found.fill_null(value=False)), cuts
 
 
 def _judged(table: pl.DataFrame, cuts: Cuts, *, null_may_pass: bool) -> Iterator[tuple[str, bool]]:

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from data_contracts.checking import sources_of
-from data_contracts.marks import Period, marks_of_all
+from data_contracts.marks import Period, marks
 from data_contracts.sources import SOURCES, Source, Sources
 from data_contracts.uscc import made_up_code
 
@@ -107,10 +107,11 @@ def innovation_indicator(**changes: Any) -> Record:
 
 
 def tax_filing(**changes: Any) -> Record:
-    """VAT of one quarter, paid in time."""
+    """VAT of one quarter, paid in time: three days before it is known unless given."""
+    known_on = changes.get("known_on", date(2024, 7, 15))
     record = {
         "uscc": USCC,
-        "known_on": date(2024, 7, 15),
+        "known_on": known_on,
         "supplier": "authority",
         "period_from": date(2024, 4, 1),
         "period_to": date(2024, 6, 30),
@@ -118,7 +119,7 @@ def tax_filing(**changes: Any) -> Record:
         "declared_sales_fen": 120_000_000,
         "tax_fen": 3_600_000,
         "refund_fen": 0,
-        "paid_on": date(2024, 7, 12),
+        "paid_on": known_on - timedelta(days=3),
         "late_days": 0,
         "arrears_fen": 0,
     }
@@ -300,4 +301,6 @@ def marked(
         known = [rows["known_on"].max() for name, rows in facts.items() if name != "loan_outcomes"]
         until = max([UNTIL, *(day for day in known if isinstance(day, date))])
     enterprises = facts["enterprises"]["uscc"].unique(maintain_order=True)
-    return {**facts, "feeds": marks_of_all(facts, enterprises, Period(since, until, until), "authority")}
+    period = Period(since, until, until)
+    made = [marks(SOURCES[name], rows, enterprises, period, "authority") for name, rows in facts.items()]
+    return {**facts, "feeds": pl.concat(made)}

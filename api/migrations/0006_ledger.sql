@@ -140,12 +140,13 @@ create table hall.drawdown (
     institution_id text not null,
     amount_fen hall.fen not null check (amount_fen > 0),
     asked_by text not null check (asked_by in ('enterprise', 'institution')),
-    state text not null check (state in ('asked', 'confirmed', 'refused')),
+    state text not null check (state in ('asked', 'confirmed', 'refused', 'withdrawn', 'lapsed')),
     bank_ref text,
     drawn_on date,
     refused_for text,
     asked_at timestamptz not null,
     due_at timestamptz,
+    due_from timestamptz,
     due_minutes bigint,
     due_is_provisional boolean not null default false,
     resolved_at timestamptz,
@@ -156,7 +157,9 @@ create table hall.drawdown (
     constraint confirmed_money_has_its_reference check ((state = 'confirmed') = (bank_ref is not null and drawn_on is not null)),
     constraint resolved_once check ((state = 'asked') = (resolved_at is null))
 );
-comment on column hall.drawdown.due_minutes is 'working minutes from asked_at (S6)';
+comment on column hall.drawdown.due_minutes is 'working minutes from due_from (S6)';
+comment on column hall.drawdown.due_from is 'when a suspension ended, from where the rest counts; null: asked_at';
+comment on column hall.drawdown.state is 'withdrawn: by the enterprise; lapsed: its line ended before an answer';
 comment on column hall.drawdown.asked_by is 'institution: it reported money that had moved already';
 create index drawdown_facility on hall.drawdown (facility_id);
 create index drawdown_due on hall.drawdown (due_at) where state = 'asked';
@@ -352,6 +355,7 @@ create table hall.hall_case (
     note text not null,
     opened_at timestamptz not null,
     due_at timestamptz not null,
+    due_from timestamptz,
     due_minutes bigint not null,
     due_is_provisional boolean not null,
     overdue_at timestamptz,
@@ -361,7 +365,8 @@ create table hall.hall_case (
     constraint closed_by_somebody check ((closed_at is null) = (closed_by is null))
 );
 comment on table hall.hall_case is 'what a person must look at; one open case of a kind and subject';
-comment on column hall.hall_case.due_minutes is 'working minutes from opened_at (S6)';
+comment on column hall.hall_case.due_minutes is 'working minutes from due_from (S6)';
+comment on column hall.hall_case.due_from is 'when a suspension ended, from where the rest counts; null: opened_at';
 create unique index one_open_case on hall.hall_case (kind, subject) where closed_at is null;
 comment on column hall.hall_case.overdue_at is 'when nobody had closed it in time and its lamp turned red; from then on it lies before the supervisor';
 create index case_opened on hall.hall_case (opened_at, id);

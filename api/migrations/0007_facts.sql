@@ -529,28 +529,32 @@ language sql immutable as $$
 $$;
 
 create function hall.consent_for(
-    p_uscc text, p_institution text, p_data_set text, p_purpose text, p_holds_claim boolean
+    p_uscc text, p_institution text, p_data_set text, p_purpose text, p_holds_claim boolean,
+    p_at timestamptz default hall.hall_now()
 ) returns text language plpgsql volatile as $$
--- The consent under which an institution may look now, or null. One that is used up by a single look comes last; it is
--- locked, so that of two looks at once only one is the first. Whoever looks must log it: the log is what uses it up.
+-- The consent under which an institution may look, or null. It is locked until the look is over, and what became of it
+-- before that is asked behind the lock: a revocation comes after the look or is seen. One that is used up by a single look
+-- comes last, and of two looks at once only one is the first. Whoever looks must log it: the log is what uses it up.
 declare
     found_one hall.consent;
-    at timestamptz := hall.hall_now();
 begin
     for found_one in
         select * from hall.consent c
         where c.uscc = p_uscc and p_data_set = any (c.data_sets) and c.purpose = p_purpose
-            and at >= c.valid_from and at < c.valid_to
+            and p_at >= c.valid_from and p_at < c.valid_to
             and hall.names_recipient(c.recipients, p_institution, p_holds_claim)
             and not exists (select 1 from hall.consent_revocation r where r.consent_id = c.id)
-        order by c.one_time, c.valid_to desc
+        order by c.one_time, c.valid_to desc, c.id
     loop
-        if not found_one.one_time then return found_one.id; end if;
-        perform 1 from hall.consent where id = found_one.id for no key update;
-        if not exists (select 1 from hall.access_log
-                where consent_id = found_one.id and institution_id = p_institution and withheld is null) then
-            return found_one.id;
+        if found_one.one_time then
+            perform 1 from hall.consent where id = found_one.id for no key update;
+            continue when exists (select 1 from hall.access_log
+                where consent_id = found_one.id and institution_id = p_institution and withheld is null);
+        else
+            perform 1 from hall.consent where id = found_one.id for share;
         end if;
+        continue when exists (select 1 from hall.consent_revocation where consent_id = found_one.id);
+        return found_one.id;
     end loop;
     return null;
 end $$;
@@ -587,6 +591,20 @@ create function hall.request_consent(
     order by c.id = fr.consent_id desc nulls last, c.valid_to desc, c.id limit 1
 $$;
 
+create function hall.kept_consent(fr hall.financing_request, p_at timestamptz, p_institution text) returns text
+language plpgsql as $$
+-- hall.request_consent for a look: locked until the look is over, and asked again behind the lock, as in hall.consent_for.
+declare
+    kept text := hall.request_consent(fr, p_at, p_institution);
+begin
+    while kept is not null loop
+        perform 1 from hall.consent where id = kept for share;
+        exit when kept = hall.request_consent(fr, p_at, p_institution);
+        kept := hall.request_consent(fr, p_at, p_institution);
+    end loop;
+    return kept;
+end $$;
+
 create function hall.request_recipients(fr hall.financing_request, p_at timestamptz) returns text[] language sql stable as $$
     -- Whom the consents of a request name, together; null: there is no consent.
     select array_agg(distinct named.recipient) from hall.consent c cross join unnest(c.recipients) as named (recipient)
@@ -599,20 +617,24 @@ create function hall.why_request_withheld(fr hall.financing_request) returns tex
 $$;
 
 create function hall.log_access(
-    p_actor jsonb, p_uscc text, p_what text, p_purpose text, p_consent text, p_withheld text default null
+    p_actor jsonb, p_uscc text, p_what text, p_purpose text, p_consent text, p_withheld text default null,
+    p_at timestamptz default hall.hall_now()
 ) returns void language sql volatile as $$
+    -- p_at: the instant as of which it was decided what is shown.
     insert into hall.access_log (at, client_id, institution_id, uscc, what, purpose, consent_id, withheld)
-        values (hall.hall_now(), p_actor ->> 'client', p_actor ->> 'institution', p_uscc, p_what, p_purpose, p_consent, p_withheld)
+        values (p_at, p_actor ->> 'client', p_actor ->> 'institution', p_uscc, p_what, p_purpose, p_consent, p_withheld)
 $$;
 
 create function hall.look_at_limits(p_actor jsonb, p_usccs text[], p_purpose text, p_scheme text default null)
 returns setof jsonb language plpgsql security definer set search_path = hall, pg_temp as $$
 -- One line an enterprise, in the order asked: its latest limit under the scheme, or why it is withheld. Where no scheme
 -- is asked for, one in force goes before one that is over, and one that binds before one that does not. Each look is
--- logged.
+-- logged, and made in the order of the enterprises, whose locks so are taken in one order by everybody.
 declare
     bank text := p_actor ->> 'institution';
-    about text;
+    lines jsonb[] := array_fill(null::jsonb, array[cardinality(p_usccs)]);
+    about record;
+    held record;
     consent text;
     holds boolean;
     shown jsonb;
@@ -620,11 +642,13 @@ begin
     if p_scheme is not null and not exists (select 1 from hall.scheme where name = p_scheme) then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/scheme", "rule": "unknown-scheme"}]}');
     end if;
-    foreach about in array p_usccs loop
-        holds := hall.holds_claim(p_actor, about);
-        consent := hall.consent_for(about, bank, 'limit', p_purpose, holds);
+    for about in select uscc, no from unnest(p_usccs) with ordinality as asked (uscc, no) order by uscc, no loop
+        select * into strict held from hall.held_request(p_actor, about.uscc);
+        holds := (held.fr).id is not null;
+        consent := hall.consent_for(about.uscc, bank, 'limit', p_purpose, holds, held.at);
         if consent is null then
-            shown := jsonb_build_object('uscc', about, 'withheld', hall.why_withheld(about, bank, 'limit', p_purpose, holds));
+            shown := jsonb_build_object('uscc', about.uscc, 'withheld',
+                hall.why_withheld(about.uscc, bank, 'limit', p_purpose, holds));
         else
             select jsonb_build_object('quote_id', q.id, 'scheme', q.scheme, 'quote_binds', s.quote_binds,
                     'outcome', q.outcome, 'limit_fen', q.limit_fen, 'conditions', d.content -> 'answer' -> 'conditions', 'made_at', hall.iso(q.made_at),
@@ -633,13 +657,14 @@ begin
                 into shown
                 from hall.limit_quote q join hall.decision d on d.id = q.decision_id
                     join hall.scheme s on s.name = q.scheme
-                where q.uscc = about and q.scheme = coalesce(p_scheme, q.scheme)
+                where q.uscc = about.uscc and q.scheme = coalesce(p_scheme, q.scheme)
                 order by q.expires_at > hall.hall_now() desc, s.quote_binds desc, q.made_at desc, q.id desc limit 1;
-            shown := jsonb_build_object('uscc', about, 'consent_id', consent, 'limit', shown);
+            shown := jsonb_build_object('uscc', about.uscc, 'consent_id', consent, 'limit', shown);
         end if;
-        perform hall.log_access(p_actor, about, 'limit', p_purpose, consent, shown ->> 'withheld');
-        return next shown;
+        perform hall.log_access(p_actor, about.uscc, 'limit', p_purpose, consent, shown ->> 'withheld', held.at);
+        lines[about.no] := shown;
     end loop;
+    return query select unnest(lines);
 end $$;
 
 create function hall.consent_body(p_consent text) returns jsonb language sql stable as $$

@@ -115,22 +115,27 @@ create function hall.lock_live_round(p_fr text) returns void language sql as $$
 $$;
 
 create function hall.end_live_round(p_fr text, p_at timestamptz) returns void language plpgsql as $$
--- Closes the request's live round, if any, and tells its audience that the card is gone. The round's lock is held.
+-- Closes the request's live round, if any, and tells its audience that the card is gone, if it is out: nobody hears of one
+-- that he was not shown. The round's lock is held.
 declare ended hall.round;
 begin
     update hall.round set state = 'closed', ended_at = p_at where fr_id = p_fr and state in ('announced', 'open')
         returning * into ended;
     if found then
         perform hall.emit('fr/' || p_fr, 'fin.round.closed.v1', jsonb_build_object('fr_id', p_fr, 'round', ended.n),
-            p_fr => p_fr, p_round => ended.n);
+            p_fr => case when ended.published_at is not null then p_fr end,
+            p_round => case when ended.published_at is not null then ended.n end);
     end if;
 end $$;
 
-create function hall.with_latest_quote(fr hall.financing_request) returns hall.financing_request language plpgsql stable as $$
--- The request under the latest quote of its scheme, while no bank builds on the one before (a new quote is free).
+create function hall.with_latest_quote(
+    fr hall.financing_request, p_is_free boolean default false
+) returns hall.financing_request language plpgsql stable as $$
+-- The request under the latest quote of its scheme, while no bank builds on the one before (a new quote is free): by its
+-- state, or p_is_free, since its last live claim has just ended.
 declare latest hall.limit_quote;
 begin
-    if fr.state in ('quoted', 'broadcast', 'assisted') then
+    if p_is_free or fr.state in ('quoted', 'broadcast', 'assisted') then
         select * into latest from hall.limit_quote where uscc = fr.uscc and scheme = fr.scheme
             order by made_at desc, id desc limit 1;
         if found and latest.id is distinct from fr.quote_id then
@@ -142,9 +147,11 @@ begin
     return fr;
 end $$;
 
-create function hall.renew_quote(fr hall.financing_request) returns hall.financing_request language plpgsql as $$
+create function hall.renew_quote(
+    fr hall.financing_request, p_is_free boolean default false
+) returns hall.financing_request language plpgsql as $$
 -- Takes the latest quote into the request, whose lock is held.
-declare renewed hall.financing_request := hall.with_latest_quote(fr);
+declare renewed hall.financing_request := hall.with_latest_quote(fr, p_is_free);
 begin
     if renewed.quote_id is distinct from fr.quote_id then
         update hall.financing_request f set quote_id = renewed.quote_id, quote_fen = renewed.quote_fen,
@@ -179,9 +186,9 @@ end $$;
 create function hall.go_on_or_assist(
     fr hall.financing_request, p_next_edge text, p_assist_edge text, p_by text, p_at timestamptz, p_reason jsonb default '{}'
 ) returns void language plpgsql as $$
--- The next round while rounds are left and somebody could win it, else to the case manager (T10, T11, T13).
+-- The next round while rounds are left and somebody could win it, else to the case manager (T10, T11, T13). No claim lives.
 declare
-    standing hall.financing_request := hall.renew_quote(fr);
+    standing hall.financing_request := hall.renew_quote(fr, true);
     why text := hall.why_no_round(standing, p_at);
 begin
     if why is null and standing.round_no < hall.setting('rounds') then
@@ -394,6 +401,7 @@ begin
     perform hall.end_claims(fr.id, 'K6', 'rejected', me, at, '{"why": "withdrawn"}');
     perform hall.void_reservation(fr.id);
     fr := hall.move_request(fr.id, 'T18', 'WITHDRAWN', me, at, jsonb_build_object('note', p_args ->> 'note'));
+    perform hall.close_case('assisted', 'fr/' || fr.id, me, 'withdrawn', at);
     return jsonb_build_object('status', 200, 'body',
         jsonb_build_object('fr_id', fr.id, 'state', fr.state, 'version', fr.version));
 end $$;
@@ -460,6 +468,7 @@ declare
     at timestamptz;
     proposal hall.approval;
     fr hall.financing_request;
+    hidden integer;
     me text := p_actor ->> 'client';
 begin
     perform hall.begin_act(p_actor);
@@ -487,6 +496,7 @@ begin
         if fr.state = 'signed' then perform hall.cancel_signed_facility(fr.id, me, at); end if;
         fr := hall.move_request(fr.id, 'T19', 'CANCELLED', me, at,
             jsonb_build_object('order_no', proposal.order_no, 'approval_id', proposal.id));
+        perform hall.close_case(kind, 'fr/' || fr.id, me, 'cancelled', at) from unnest('{assisted,no-drawdown}'::text[]) as kind;
     elsif proposal.kind = 'suspend' then
         if fr.is_suspended or hall.is_final(fr.state) then
             perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', fr.is_suspended));
@@ -494,23 +504,30 @@ begin
         update hall.financing_request set is_suspended = true, suspended_at = at where id = fr.id;
         -- The card is shown again when the order is lifted, and its gate opens anew behind that (F1).
         update hall.round set state = 'announced', published_at = null, opens_at = null, closes_at = null
-            where fr_id = fr.id and state = 'open';
-        perform hall.tell_suspension(fr, 'fin.request.suspended.v1');
+            where fr_id = fr.id and state = 'open' returning n into hidden;
+        perform hall.tell_suspension(fr, 'fin.request.suspended.v1', hidden);
     else
         if not fr.is_suspended then perform hall.refuse('illegal-transition', jsonb_build_object('state', fr.state, 'suspended', false)); end if;
         perform hall.start_clocks(fr, at);
-        perform hall.tell_suspension(fr, 'fin.request.resumed.v1');
+        perform hall.tell_suspension(fr, 'fin.request.resumed.v1',
+            (select n from hall.round where fr_id = fr.id and state in ('announced', 'open')));
     end if;
     return jsonb_build_object('status', 200, 'body', jsonb_build_object('approval_id', proposal.id, 'fr_id', fr.id,
         'kind', proposal.kind, 'state', fr.state, 'version', fr.version));
 end $$;
 
-create function hall.tell_suspension(fr hall.financing_request, p_type text) returns void language plpgsql as $$
-declare live integer := (select n from hall.round where fr_id = fr.id and state in ('announced', 'open'));
-begin
-    perform hall.emit('fr/' || fr.id, p_type, jsonb_build_object('fr_id', fr.id, 'round', live), p_uscc => fr.uscc,
-        p_fr => case when live is not null then fr.id end, p_round => live);
-end $$;
+create function hall.tell_suspension(fr hall.financing_request, p_type text, p_round integer) returns void language sql as $$
+    -- p_round: whose card is hidden, or shown (again); null: none is.
+    select hall.emit('fr/' || fr.id, p_type, jsonb_build_object('fr_id', fr.id, 'round', p_round), p_uscc => fr.uscc,
+        p_fr => case when p_round is not null then fr.id end, p_round => p_round)
+$$;
+
+create function hall.resumed(
+    p_stood_from timestamptz, p_due timestamptz, p_at timestamptz, out minutes bigint, out at timestamptz
+) language sql stable as $$
+    -- The working minutes that were left when the clock stood still, and when they are over from p_at on.
+    select rest, hall.add_working_minutes(p_at, rest) from hall.working_minutes_between(p_stood_from, p_due) as rest
+$$;
 
 create function hall.start_clocks(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
 -- T21: every clock goes on with what was left of it when it stood still: working time with the working time, days with the
@@ -518,24 +535,27 @@ create function hall.start_clocks(fr hall.financing_request, p_at timestamptz) r
 -- hashed: its life is the claim's deadline. A quote grows old meanwhile (a new one is free), and the end of a line is the
 -- contract's.
 begin
-    update hall.financing_request f set is_suspended = false, suspended_at = null,
-            deadline = case when due.minutes is null then f.deadline + (p_at - due.stood_from)
-                else hall.add_working_minutes(p_at, due.minutes) end,
-            deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes
-        from (select greatest(fr.suspended_at, fr.moved_at) as stood_from, case when fr.deadline_minutes is not null
-            then hall.working_minutes_between(greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as due
+    update hall.financing_request f set is_suspended = false, suspended_at = null, deadline = due.at,
+            deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes,
+            deadline_is_provisional = due.minutes is not null and not hall.calendar_knows(due.at)
+        from (select minutes, case when minutes is null then fr.deadline + (p_at - greatest(fr.suspended_at, fr.moved_at))
+                else hall.add_working_minutes(p_at, minutes) end as at
+            from (select case when fr.deadline_minutes is not null then hall.working_minutes_between(
+                greatest(fr.suspended_at, fr.moved_at), fr.deadline) end as minutes) as rest) as due
         where f.id = fr.id;
-    update hall.claim c set deadline = hall.add_working_minutes(p_at, due.minutes), deadline_from = p_at,
-            deadline_minutes = due.minutes,
-            deadline_is_provisional = not hall.calendar_knows(hall.add_working_minutes(p_at, due.minutes))
-        from (select k.id, hall.working_minutes_between(greatest(fr.suspended_at, k.moved_at), k.deadline) as minutes
-            from hall.claim k where k.fr_id = fr.id and k.deadline is not null) as due
-        where c.id = due.id;
-    update hall.drawdown d set due_at = hall.add_working_minutes(p_at, due.minutes)
-        from (select w.id, hall.working_minutes_between(greatest(fr.suspended_at, w.asked_at), w.due_at) as minutes
-            from hall.drawdown w join hall.facility a on a.id = w.facility_id
-            where a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null) as due
-        where d.id = due.id;
+    update hall.claim c set deadline = due.at, deadline_from = p_at, deadline_minutes = due.minutes,
+            deadline_is_provisional = not hall.calendar_knows(due.at)
+        from hall.claim k, lateral hall.resumed(greatest(fr.suspended_at, k.moved_at), k.deadline, p_at) as due
+        where c.id = k.id and k.fr_id = fr.id and k.deadline is not null;
+    update hall.drawdown d set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
+            due_is_provisional = not hall.calendar_knows(due.at)
+        from hall.drawdown w join hall.facility a on a.id = w.facility_id,
+            lateral hall.resumed(greatest(fr.suspended_at, w.asked_at), w.due_at, p_at) as due
+        where d.id = w.id and a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null;
+    update hall.hall_case c set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
+            due_is_provisional = not hall.calendar_knows(due.at)
+        from hall.hall_case k, lateral hall.resumed(greatest(fr.suspended_at, k.opened_at), k.due_at, p_at) as due
+        where c.id = k.id and hall.request_of(k.subject) = fr.id and k.closed_at is null and k.overdue_at is null;
     update hall.facility f set deadline = case when f.is_line_over then due.at
             else least(due.at, hall.start_of(f.line_ends_on + 2)) end
         from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (

@@ -108,11 +108,13 @@ declare
     at timestamptz;
     c hall.claim;
     is_suspended boolean;
+    is_closed boolean;
 begin
     select * into strict c from hall.claim where id = p_id for no key update;
-    select i.is_suspended into strict is_suspended from hall.institution i where i.id = c.institution_id;
+    select i.is_suspended, o.is_closed into strict is_suspended, is_closed
+        from hall.outlet o join hall.institution i on i.id = o.institution_id where o.id = c.outlet_id;
     at := hall.hall_now();
-    if c.state not in ('held', 'contacted') then return 'late'; end if;
+    if c.state not in ('held', 'contacted') or not (is_suspended or is_closed) then return 'late'; end if;
     c := hall.move_claim(c.id, 'K6', case when is_suspended then 'rejected' else 'released' end, 'system', at,
         jsonb_build_object('why', case when is_suspended then 'institution-suspended' else 'outlet-closed' end));
     perform hall.claim_is_over(c.fr_id, 'system', at, c.state);
@@ -171,6 +173,7 @@ create function hall.fire_request(p_id text) returns text language plpgsql as $$
 declare
     at timestamptz := hall.hall_now();
     fr hall.financing_request;
+    opened text;
 begin
     select * into strict fr from hall.financing_request where id = p_id;
     fr := hall.renew_quote(fr);
@@ -182,8 +185,13 @@ begin
         perform hall.move_request(fr.id, 'T3', 'EXPIRED', 'system', at, jsonb_build_object('due', hall.iso(fr.deadline)));
         return 'request expired';
     end if;
-    perform hall.open_case(case fr.state when 'signed' then 'no-drawdown' else 'overdue-' || fr.state end, 'fr/' || fr.id,
+    opened := hall.open_case(case fr.state when 'signed' then 'no-drawdown' else fr.state end, 'fr/' || fr.id,
         'the deadline of ' || hall.iso(fr.deadline) || ' passed in state ' || fr.state, at);
+    if fr.state = 'assisted' then
+        -- Its case stands since then, and would be overdue at the same instant: it is one, and the supervisor's.
+        update hall.hall_case set lamp = 'red', overdue_at = at, due_is_provisional = false
+            where id = opened and overdue_at is null;
+    end if;
     update hall.financing_request set deadline = null where id = fr.id;
     return 'case opened';
 end $$;
@@ -215,6 +223,19 @@ begin
     return 'case overdue';
 end $$;
 
+create function hall.request_of(p_subject text) returns text language sql stable as $$
+    -- The request that the subject of a case belongs to, whose suspension stops its clock; null: to none.
+    select case split_part(p_subject, '/', 1)
+        when 'fr' then split_part(p_subject, '/', 2)
+        when 'round' then split_part(p_subject, '/', 2)
+        when 'claim' then (select fr_id from hall.claim where id = split_part(p_subject, '/', 2))
+        when 'idle-claim' then (select fr_id from hall.claim where id = split_part(p_subject, '/', 2))
+        when 'facility' then (select fr_id from hall.facility where id = split_part(p_subject, '/', 2))
+        when 'drawdown' then (select f.fr_id from hall.drawdown d join hall.facility f on f.id = d.facility_id
+            where d.id = split_part(p_subject, '/', 2))
+        end
+$$;
+
 create function hall.sweep_case() returns text language plpgsql as $$
 -- Fires the unacknowledged revocation due first, else the case due first; null when none is due.
 declare due text;
@@ -225,6 +246,7 @@ begin
     if found then return hall.fire('revocation/' || due); end if;
     select id into due from hall.hall_case
         where due_at <= (select hall.hall_now()) and closed_at is null and overdue_at is null
+            and not exists (select 1 from hall.financing_request f where f.id = hall.request_of(subject) and f.is_suspended)
             and not hall.waits_stuck('case/' || id)
         order by due_at limit 1 for no key update skip locked;
     return hall.fire('case/' || due);
@@ -351,13 +373,13 @@ begin
     get diagnostics changed = row_count;
     total := total + changed;
     update hall.drawdown set due_at = due, due_is_provisional = not hall.calendar_knows(due)
-        from (select id as drawdown_id, hall.add_working_minutes(asked_at, due_minutes) as due
+        from (select id as drawdown_id, hall.add_working_minutes(coalesce(due_from, asked_at), due_minutes) as due
             from hall.drawdown where due_is_provisional and state = 'asked') as anew
         where id = anew.drawdown_id;
     get diagnostics changed = row_count;
     total := total + changed;
     update hall.hall_case set due_at = due, due_is_provisional = not hall.calendar_knows(due)
-        from (select id as case_id, hall.add_working_minutes(opened_at, due_minutes) as due
+        from (select id as case_id, hall.add_working_minutes(coalesce(due_from, opened_at), due_minutes) as due
             from hall.hall_case where due_is_provisional and closed_at is null) as anew
         where id = anew.case_id;
     get diagnostics changed = row_count;

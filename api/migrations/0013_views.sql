@@ -1,10 +1,11 @@
 -- Who reaches what of a request (hall.md §11, A7): one function says how far, and every reading of a request asks it.
 
-create function hall.holds(p_actor jsonb, c hall.claim) returns boolean language sql volatile as $$
+create function hall.holds(p_actor jsonb, c hall.claim, p_at timestamptz default hall.hall_now()) returns boolean
+language sql volatile as $$
     -- Whether a claim is the actor's and lives: over is over, swept or not (X2), by the clock that stands in a suspension.
     select hall.is_live(c.state) and coalesce(c.institution_id = p_actor ->> 'institution', false)
         and c.outlet_id = coalesce(p_actor ->> 'outlet', c.outlet_id)
-        and coalesce((select suspended_at from hall.financing_request where id = c.fr_id), hall.hall_now()) < c.deadline
+        and coalesce((select suspended_at from hall.financing_request where id = c.fr_id), p_at) < c.deadline
 $$;
 
 create function hall.holds_claim(p_actor jsonb, p_uscc text) returns boolean language sql volatile as $$
@@ -13,14 +14,35 @@ create function hall.holds_claim(p_actor jsonb, p_uscc text) returns boolean lan
         where r.uscc = p_uscc and hall.holds(p_actor, c))
 $$;
 
-create function hall.reach(p_actor jsonb, fr hall.financing_request) returns text language sql stable as $$
+create function hall.held_request(
+    p_actor jsonb, p_uscc text, out fr hall.financing_request, out at timestamptz
+) language plpgsql as $$
+-- The request of the actor's latest live claim on an enterprise, null if there is none, and an instant at which the claim
+-- lived. Who is shown the enterprise's data keeps the request's lock until he has it, and no claim ends meanwhile (X2).
+declare found_one text;
+begin
+    loop
+        select r.id into found_one from hall.claim c join hall.financing_request r on r.id = c.fr_id
+            where r.uscc = p_uscc and hall.holds(p_actor, c) order by c.claimed_at desc limit 1;
+        fr := null;
+        if found_one is not null then
+            select * into strict fr from hall.financing_request where id = found_one for share;
+        end if;
+        at := hall.hall_now();
+        exit when found_one is null
+            or exists (select 1 from hall.claim c where c.fr_id = found_one and hall.holds(p_actor, c, at));
+    end loop;
+end $$;
+
+create function hall.reach(p_actor jsonb, fr hall.financing_request, p_at timestamptz default hall.hall_now())
+returns text language sql stable as $$
     -- 'whole': the enterprise's side and the case manager while he has it; 'holder': the bank of a live claim; 'card': a
     -- bank in the audience of the latest published round; null: the request does not exist for the caller.
     select case
         when hall.may_intake(p_actor, fr) then 'whole'
         when p_actor ->> 'role' = 'case-manager' and fr.state = 'assisted' then 'whole'
         when p_actor ->> 'institution' is null then null
-        when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.holds(p_actor, c)) then 'holder'
+        when exists (select 1 from hall.claim c where c.fr_id = fr.id and hall.holds(p_actor, c, p_at)) then 'holder'
         when not fr.is_suspended and exists (
             select 1 from hall.round r join hall.outlet o on o.no = any (r.audience) and not o.is_closed
                 join hall.institution i on i.id = o.institution_id and not i.is_suspended
@@ -41,10 +63,17 @@ declare
     reach text;
     consent text;
     view jsonb;
+    at timestamptz;
 begin
     select * into fr from hall.financing_request where id = p_id;
     if not found then return null; end if;
     reach := hall.reach(p_actor, fr);
+    if reach = 'holder' then
+        -- Again behind the lock that every end of the claim takes (X2).
+        select * into strict fr from hall.financing_request where id = p_id for share;
+        at := hall.hall_now();
+        reach := hall.reach(p_actor, fr, at);
+    end if;
     if reach is null then return null; end if;
     select * into latest from hall.round where fr_id = fr.id and n = fr.round_no;
     view := jsonb_build_object('fr_id', fr.id, 'reach', reach, 'round', case when latest.n is not null then
@@ -55,9 +84,9 @@ begin
         return case when latest.state in ('announced', 'open') then view || jsonb_build_object('card', latest.card) else view end;
     end if;
     if reach = 'holder' then
-        consent := hall.request_consent(fr, hall.hall_now(), p_actor ->> 'institution');
+        consent := hall.kept_consent(fr, at, p_actor ->> 'institution');
         perform hall.log_access(p_actor, fr.uscc, 'request', 'financing', consent,
-            case when consent is null then hall.why_request_withheld(fr) end);
+            case when consent is null then hall.why_request_withheld(fr) end, at);
         if consent is null then
             return view || jsonb_build_object('withheld', hall.why_request_withheld(fr), 'card', latest.card,
                 'state', fr.state, 'version', fr.version, 'deadline', hall.iso(fr.deadline), 'suspended', fr.is_suspended);
@@ -143,20 +172,24 @@ language plpgsql security definer set search_path = hall, pg_temp as $$
 declare
     c hall.claim;
     fr hall.financing_request;
-    at timestamptz := hall.hall_now();
+    at timestamptz;
     given text;
     report_consent text;
     shown jsonb;
 begin
     select * into c from hall.claim where id = p_claim;
     if not found or not hall.holds(p_actor, c) then return null; end if;
+    -- Again behind the lock that every end of the claim takes.
     select * into strict fr from hall.financing_request where id = c.fr_id for share;
-    given := hall.request_consent(fr, at, c.institution_id);
+    select * into strict c from hall.claim where id = p_claim;
+    at := hall.hall_now();
+    if not hall.holds(p_actor, c, at) then return null; end if;
+    given := hall.kept_consent(fr, at, c.institution_id);
     if given is null then
-        perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', null, hall.why_request_withheld(fr));
+        perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', null, hall.why_request_withheld(fr), at);
         return jsonb_build_object('withheld', hall.why_request_withheld(fr));
     end if;
-    report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', 'financing', true);
+    report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', 'financing', true, at);
     select jsonb_build_object('claim_id', c.id, 'fr_id', fr.id, 'uscc', e.uscc, 'name', e.name,
             'contact_name', e.contact_name, 'contact_phone', e.contact_phone, 'industry_section', e.industry_section,
             'district', e.district, 'amount_fen', fr.amount_fen, 'quote_fen', fr.quote_fen, 'term_months', fr.term_months,
@@ -175,7 +208,7 @@ begin
                 'policy_version', d.policy_version, 'features', d.content -> 'features')
             from hall.limit_quote q join hall.decision d on d.id = q.decision_id where q.id = fr.quote_id));
     end if;
-    perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', coalesce(report_consent, given));
+    perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', coalesce(report_consent, given), null, at);
     return shown;
 end $$;
 

@@ -232,7 +232,9 @@ begin
     select * into strict f from hall.facility where id = p_facility for no key update;
     held := hall.locked_exposure(f.uscc);
     select coalesce(sum(amount_fen) filter (where kind = 'drawdown'), 0)::bigint as drawn,
-            coalesce(sum(amount_fen) filter (where kind = 'repayment'), 0)::bigint as repaid into sums
+            coalesce(sum(amount_fen) filter (where kind = 'repayment'), 0)::bigint as repaid,
+            min(day) filter (where kind = 'drawdown' and amount_fen > 0) as drawn_from,
+            min(day) filter (where kind = 'repayment' and amount_fen > 0) as repaid_from into sums
         from hall.money_moved where facility_id = f.id;
     owing := greatest(sums.drawn - sums.repaid, 0);
     line := case when f.is_line_over then 0 else f.line_fen end;
@@ -260,6 +262,16 @@ begin
             'yellow');
     else
         perform hall.close_case('repaid-more-than-due', 'facility/' || f.id, 'system', 'drawdowns cover repayments', p_at);
+    end if;
+    if f.is_line_over then perform hall.end_asked_drawdowns(f, p_at); end if;
+    if owing = 0 then
+        perform hall.close_case('owed-after-the-end', 'facility/' || f.id, 'system', 'nothing is owed', p_at);
+    end if;
+    if sums.repaid_from < sums.drawn_from then
+        perform hall.open_case('repaid-before-drawn', 'facility/' || f.id, 'money was repaid on ' || sums.repaid_from
+            || ', before the first drawdown on ' || sums.drawn_from || '; a drawdown may not be reported yet', p_at, 'yellow');
+    else
+        perform hall.close_case('repaid-before-drawn', 'facility/' || f.id, 'system', 'the days are in order', p_at);
     end if;
     select * into strict f from hall.facility where id = p_facility;
     return f;
@@ -308,9 +320,13 @@ begin
     if hall.outstanding(f) = 0 and f.state in ('written_off', 'compensated') then
         update hall.facility set deadline = null where id = f.id;
     end if;
+    if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated') then
+        perform hall.close_case('status-overdue', 'facility/' || f.id, p_by, 'no report is awaited any more', p_at);
+    end if;
     if hall.outstanding(f) = 0 and f.state in ('settled', 'written_off', 'compensated')
             and (select state from hall.financing_request where id = f.fr_id) in ('signed', 'active') then
         perform hall.move_request(f.fr_id, 'T17', 'CLOSED', p_by, p_at, jsonb_build_object('facility_id', f.id));
+        perform hall.close_case('no-drawdown', 'fr/' || f.fr_id, p_by, 'the line has ended', p_at);
     end if;
 end $$;
 
@@ -320,15 +336,19 @@ create function hall.serves(p_actor jsonb, f hall.facility) returns boolean lang
         or p_actor ->> 'outlet' = (select outlet_id from hall.claim where id = f.claim_id))
 $$;
 
-create function hall.locked_facility(p_actor jsonb, p_id text) returns hall.facility language plpgsql as $$
+create function hall.locked_facility(
+    p_actor jsonb, p_id text, p_with_others boolean default false
+) returns hall.facility language plpgsql as $$
 -- The facility under the locks of its request and itself, for its institution and the enterprise's side; it does not
--- exist for anybody else.
+-- exist for anybody else. An act that will lock other facilities of the enterprise too says so: of such acts one works at
+-- a time, since no order of theirs could be kept (C2).
 declare f hall.facility;
 begin
     select * into f from hall.facility where id = p_id;
     if not found or not (hall.serves(p_actor, f) or hall.acts_for(p_actor, f.uscc)) then
         perform hall.refuse('not-found');
     end if;
+    if p_with_others then perform pg_advisory_xact_lock(hashtextextended('facilities ' || f.uscc, 0)); end if;
     perform hall.locked_request(f.fr_id);
     select * into strict f from hall.facility where id = p_id for no key update;
     return f;
@@ -399,6 +419,9 @@ begin
     end if;
     if old.id is null or old.id = p_new or old.state not in ('active', 'reduced', 'overdue') then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/renewed_from", "rule": "a facility of yours with this enterprise that may be renewed"}]}');
+    end if;
+    if exists (select 1 from hall.facility where renewed_from = old.id) then
+        perform hall.refuse('validation', '{"errors": [{"pointer": "/renewed_from", "rule": "a facility that no other renews"}]}');
     end if;
     perform hall.move_facility(old.id, 'renewed', p_by, p_at, jsonb_build_object('renewed_by', p_new));
     perform hall.square(old.id, 'line', p_at);
@@ -542,6 +565,7 @@ begin
     update hall.facility set first_loan = (p_args ->> 'first_loan')::boolean, first_loan_evidence_sha256 = proof where id = f.id;
     perform hall.move_facility(f.id, 'active', p_by, p_at);
     perform hall.move_request(f.fr_id, 'T16', 'active', p_by, p_at, jsonb_build_object('facility_id', f.id));
+    perform hall.close_case('no-drawdown', 'fr/' || f.fr_id, p_by, 'drawn', p_at);
 end $$;
 
 create function hall.count_first_loan(p_facility text, p_at timestamptz) returns void language plpgsql as $$
@@ -598,6 +622,7 @@ begin
         where id = d.id returning * into d;
     f := hall.square(f.id, 'drawdown', at, d.bank_ref);
     perform hall.count_first_loan(f.id, at);
+    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_actor ->> 'client', 'paid', at);
     perform hall.tell_money(f, 'fin.drawdown.confirmed.v1', jsonb_build_object('drawdown_id', d.id,
         'amount_fen', d.amount_fen, 'bank_ref', d.bank_ref, 'over_limit_fen', f.over_limit_fen));
     return hall.money_answer(200, f, hall.drawdown_body(d));
@@ -627,6 +652,30 @@ begin
     return hall.money_answer(201, f, hall.drawdown_body(d));
 end $$;
 
+create function hall.end_asked_drawdown(
+    f hall.facility, p_drawdown text, p_state text, p_by text, p_at timestamptz, p_reason text default null
+) returns hall.drawdown language plpgsql as $$
+-- Refused by the bank, withdrawn by the enterprise, or lapsed with its line: nothing was paid, and the amount is free again.
+declare d hall.drawdown;
+begin
+    update hall.drawdown set state = p_state, refused_for = p_reason, due_at = null, due_is_provisional = false,
+            resolved_at = p_at, resolved_by = p_by
+        where id = p_drawdown returning * into strict d;
+    perform hall.close_case('drawdown-unanswered', 'drawdown/' || d.id, p_by, p_state, p_at);
+    perform hall.tell_money(f, 'fin.drawdown.' || p_state || '.v1', jsonb_build_object('drawdown_id', d.id,
+        'amount_fen', d.amount_fen) || case when p_reason is null then '{}' else jsonb_build_object('reason', p_reason) end);
+    return d;
+end $$;
+
+create function hall.end_asked_drawdowns(f hall.facility, p_at timestamptz) returns void language plpgsql as $$
+-- A line that is over pays nothing more that was asked.
+declare asked text;
+begin
+    for asked in select id from hall.drawdown where facility_id = f.id and state = 'asked' order by id loop
+        perform hall.end_asked_drawdown(f, asked, 'lapsed', 'system', p_at);
+    end loop;
+end $$;
+
 create function hall.act_refuse_drawdown(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 declare
     f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
@@ -637,11 +686,22 @@ begin
     select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     perform hall.expect_state(d.state, 'asked');
-    update hall.drawdown set state = 'refused', refused_for = p_args ->> 'reason', due_at = null,
-            due_is_provisional = false, resolved_at = at, resolved_by = p_actor ->> 'client'
-        where id = d.id returning * into d;
-    perform hall.tell_money(f, 'fin.drawdown.refused.v1',
-        jsonb_build_object('drawdown_id', d.id, 'amount_fen', d.amount_fen, 'reason', d.refused_for));
+    d := hall.end_asked_drawdown(f, d.id, 'refused', p_actor ->> 'client', at, p_args ->> 'reason');
+    return hall.money_answer(200, f, hall.drawdown_body(d));
+end $$;
+
+create function hall.act_withdraw_drawdown(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
+-- The enterprise takes back what it asked, as long as the bank has not answered.
+declare
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    at timestamptz := hall.hall_now();
+    d hall.drawdown;
+begin
+    perform hall.begin_act(p_actor);
+    select * into d from hall.drawdown where id = p_args ->> 'drawdown_id' and facility_id = f.id for no key update;
+    if not found or not hall.acts_for(p_actor, f.uscc) then perform hall.refuse('not-found'); end if;
+    perform hall.expect_state(d.state, 'asked');
+    d := hall.end_asked_drawdown(f, d.id, 'withdrawn', p_actor ->> 'client', at);
     return hall.money_answer(200, f, hall.drawdown_body(d));
 end $$;
 
@@ -691,7 +751,7 @@ end $$;
 create function hall.act_correct(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- L5: a new entry says what a drawdown or repayment should have said; 0: it never was. Nothing is edited.
 declare
-    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id', true);
     at timestamptz := hall.hall_now();
     wrong hall.bank_reference;
 begin
@@ -701,6 +761,10 @@ begin
     if not found or f.institution_id is distinct from p_actor ->> 'institution' then perform hall.refuse('not-found'); end if;
     if wrong.kind = 'correction' then
         perform hall.refuse('validation', '{"errors": [{"pointer": "/corrects", "rule": "names a drawdown or repayment; a later correction of it replaces an earlier one"}]}');
+    end if;
+    if f.first_loan then
+        -- Another may be the first loan then: it is locked before the exposure (C2).
+        perform 1 from hall.facility where uscc = f.uscc and id <> f.id order by id for no key update;
     end if;
     perform hall.take_reference(f, p_args ->> 'bank_ref', 'correction', at);
     insert into hall.correction (facility_id, institution_id, corrects, bank_ref, amount_fen, note, at, reported_by, cause)
@@ -742,7 +806,8 @@ create function hall.wrong_status(p_args jsonb, f hall.facility) returns jsonb l
         ((p_args ->> 'written_off_fen' is not null) <> (state = 'written_off'), '/written_off_fen', 'named if and only if written off'),
         ((paid is not null) <> (state = 'compensated' and f.state <> 'compensated'), '/compensated_fen',
             'named with the report that a guarantor paid'),
-        ((paid is not null) <> (p_args ->> 'bank_ref' is not null), '/bank_ref', 'named with the compensation')
+        ((paid is not null) <> (p_args ->> 'bank_ref' is not null), '/bank_ref', 'named with the compensation'),
+        (p_args ->> 'renewed_from' <> f.renewed_from, '/renewed_from', 'the facility that was named before')
     ) as rules (is_so, pointer, rule) group by as_of
 $$;
 
@@ -750,7 +815,7 @@ create function hall.act_report_status(p_actor jsonb, p_args jsonb) returns json
 -- The bank says how the facility stands. Its state moves along the machine's edges; another report of the same state only
 -- puts the next one off. What was owed stays owed when it is written off; what a guarantor paid is repaid.
 declare
-    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id');
+    f hall.facility := hall.locked_facility(p_actor, p_args ->> 'facility_id', p_args ->> 'renewed_from' is not null);
     at timestamptz := hall.hall_now();
     me text := p_actor ->> 'client';
     said text := p_args ->> 'state';
@@ -963,18 +1028,17 @@ language plpgsql security definer set search_path = hall, pg_temp as $$
 -- §11: itemised for the enterprise's side; totals for the holder of a live claim under the consent of its request, each
 -- look logged; nothing for anybody else.
 declare
-    fr hall.financing_request;
+    held record;
     consent text;
 begin
     if not exists (select 1 from hall.enterprise where uscc = p_uscc) then return null; end if;
     if hall.acts_for(p_actor, p_uscc) then return hall.exposure_items(p_uscc); end if;
-    select r.* into fr from hall.claim c join hall.financing_request r on r.id = c.fr_id
-        where r.uscc = p_uscc and hall.holds(p_actor, c) order by c.claimed_at desc limit 1;
-    if not found then return null; end if;
-    consent := hall.request_consent(fr, hall.hall_now(), p_actor ->> 'institution');
+    select * into strict held from hall.held_request(p_actor, p_uscc);
+    if (held.fr).id is null then return null; end if;
+    consent := hall.kept_consent(held.fr, held.at, p_actor ->> 'institution');
     perform hall.log_access(p_actor, p_uscc, 'exposure', 'financing', consent,
-        case when consent is null then hall.why_request_withheld(fr) end);
-    if consent is null then return jsonb_build_object('withheld', hall.why_request_withheld(fr)); end if;
+        case when consent is null then hall.why_request_withheld(held.fr) end, held.at);
+    if consent is null then return jsonb_build_object('withheld', hall.why_request_withheld(held.fr)); end if;
     return hall.exposure_totals(p_uscc);
 end $$;
 

@@ -108,8 +108,8 @@ declare
     r hall.credit_report;
     bank text := p_actor ->> 'institution';
     holds boolean;
+    held record;
     consent text;
-    at timestamptz;
     seen integer;
 begin
     select * into r from hall.credit_report where id = p_id;
@@ -118,23 +118,23 @@ begin
         return hall.credit_report_body(r) || jsonb_build_object('enterprise_part', r.enterprise_part);
     end if;
     if bank is null then return null; end if;
-    holds := hall.holds_claim(p_actor, r.uscc);
-    consent := hall.consent_for(r.uscc, bank, 'report', p_purpose, holds);
+    select * into strict held from hall.held_request(p_actor, r.uscc);
+    holds := (held.fr).id is not null;
+    consent := hall.consent_for(r.uscc, bank, 'report', p_purpose, holds, held.at);
     if consent is null then
         perform hall.log_access(p_actor, r.uscc, 'credit-report', p_purpose, null,
-            hall.why_withheld(r.uscc, bank, 'report', p_purpose, holds));
+            hall.why_withheld(r.uscc, bank, 'report', p_purpose, holds), held.at);
         if not holds then return null; end if;
         return jsonb_build_object('withheld', hall.why_withheld(r.uscc, bank, 'report', p_purpose, holds));
     end if;
     perform 1 from hall.credit_report where id = r.id for no key update;  -- one look is counted at a time
-    at := hall.hall_now();
-    perform hall.log_access(p_actor, r.uscc, 'credit-report', p_purpose, consent);
+    perform hall.log_access(p_actor, r.uscc, 'credit-report', p_purpose, consent, null, held.at);
     insert into hall.credit_report_look (report_id, n, access_id)
         select r.id, 1 + coalesce(max(n), 0), currval(pg_get_serial_sequence('hall.access_log', 'id'))
         from hall.credit_report_look where report_id = r.id
         returning n into seen;
     return hall.credit_report_body(r) || jsonb_build_object('watermark', jsonb_build_object(
-        'institution_id', bank, 'consent_id', consent, 'at', hall.iso(at), 'view', seen));
+        'institution_id', bank, 'consent_id', consent, 'at', hall.iso(held.at), 'view', seen));
 end $$;
 
 create function hall.verify_credit_report(p_id text, p_sha256 bytea) returns text language sql volatile as $$

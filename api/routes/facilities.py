@@ -148,6 +148,7 @@ class BankList(Closed):
 
 Reporter = Annotated[Caller, Depends(allowed("report:write"))]
 Side = Annotated[Caller, Depends(allowed("fr:write", "report:write"))]
+Owner = Annotated[Caller, Depends(allowed("fr:write"))]
 MONEY = ("not-found", "validation", "bank-ref-reused")
 
 
@@ -245,6 +246,19 @@ async def refuse_drawdown(
     return await act(
         request, caller, "refuse_drawdown", args_of(body, facility_id=facility_id, drawdown_id=drawdown_id)
     )
+
+
+@router.post(
+    "/facilities/{facility_id}/drawdowns/{drawdown_id}/withdraw",
+    summary="Take a drawdown back",
+    response_model=facilities.DrawdownMade,
+    responses=problems("not-found", "illegal-transition"),
+)
+async def withdraw_drawdown(
+    facility_id: FacilityId, drawdown_id: DrawdownId, request: Request, caller: Owner
+) -> Response:
+    """The enterprise takes back what it asked and the institution has not answered; the amount may be asked again."""
+    return await act(request, caller, "withdraw_drawdown", {"facility_id": facility_id, "drawdown_id": drawdown_id})
 
 
 @router.post(

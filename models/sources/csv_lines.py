@@ -28,6 +28,12 @@ _QUOTED = re.compile(f'"{_INNER}(?:"|$)')
 WRONG_NUMBER_OF_FIELDS = "wrong_number_of_fields"
 STRAY_QUOTE = "stray_quote"
 LINE_BREAK_IN_FIELD = "line_break_in_field"
+MEANINGS = {
+    WRONG_NUMBER_OF_FIELDS: "the line has as many fields as the header",
+    STRAY_QUOTE: "every quote on the line opens or closes a field, or is doubled inside one",
+    LINE_BREAK_IN_FIELD: "no quoted field goes on over the end of its line",
+}
+"""What a line keeps that does not break the rule."""
 
 
 @dataclass(frozen=True)

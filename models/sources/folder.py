@@ -1,7 +1,7 @@
 """A data folder: one file a source, parquet or CSV, read and checked together; and its quarantine."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,14 @@ import polars as pl
 
 from data_contracts.checking import SEPARATOR, Checked, assembled
 from data_contracts.errors import ContractError, UsageError
-from data_contracts.rules import Description, described
+from data_contracts.rules import Code, Description, codes, described
 from data_contracts.sources import SOURCES, Sources
+from models.sources import csv_lines
 from models.sources.reading import read_source
 from models.sources.writing import FORMATS, replacing
 
 QUARANTINE = "quarantine"
+_QUARANTINE_HEADER = b"file,row,rules,"
 TRUTH = "truth.parquet"
 EXTRA = ("extra.parquet", "extra.csv")
 _ALSO_THERE = frozenset({QUARANTINE, TRUTH, *EXTRA})
@@ -60,6 +62,21 @@ class Folder:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What could be read of a folder, and what keeps it from being used.
+
+    Attributes:
+        found: what the files that could be read hold.
+        unread: sources of the files that could not.
+        fault: null where the folder can be used; names everything wrong over all files.
+    """
+
+    found: Folder
+    unread: frozenset[str]
+    fault: ContractError | UsageError | None
+
+
 def read_folder(folder: Path, *, on_progress: Callable[[str], None] | None = None) -> Folder:
     """Read and check every source file in a folder; a file that is missing is a feed that was not delivered.
 
@@ -70,6 +87,18 @@ def read_folder(folder: Path, *, on_progress: Callable[[str], None] | None = Non
     Raises:
         ContractError: a file cannot be used, or `enterprises` is missing; names everything wrong over all files.
         UsageError: nothing is wrong but that files may not be read.
+    """
+    examined = examine(folder, on_progress=on_progress)
+    if examined.fault is not None:
+        raise examined.fault
+    return examined.found
+
+
+def examine(folder: Path, *, on_progress: Callable[[str], None] | None = None) -> Examined:
+    """Read and check every source file in a folder, and go on where one cannot be used; see `read_folder`.
+
+    Raises:
+        ContractError: there is no such folder.
     """
     if not folder.is_dir():
         raise ContractError(f"{folder} is not a folder", [f"{folder}: no such folder"])
@@ -87,13 +116,18 @@ def read_folder(folder: Path, *, on_progress: Callable[[str], None] | None = Non
             barred.append(f"{path.name}: may not be read ({fault.strerror})")
         except OSError as fault:
             problems.append(f"{path.name}: cannot be opened ({fault.strerror})")
+    fault = None
     if problems:
-        raise ContractError(f"{folder} cannot be used", [*problems, *barred])
-    if barred:
-        raise UsageError(f"files of {folder} may not be read", barred)
+        fault = ContractError(f"{folder} cannot be used", [*problems, *barred])
+    elif barred:
+        fault = UsageError(f"files of {folder} may not be read", barred)
     sources, found = assembled(checks)
+    if "enterprises" not in checks:
+        found = checks  # without a registry no row is about a stranger
     reports = {name: _report(name, files[name].name, check) for name, check in found.items()}
-    return Folder(sources, reports, {name: check.quarantined for name, check in found.items()}, _strange_files(folder))
+    quarantined = {name: check.quarantined for name, check in found.items()}
+    unread = frozenset(name for name in SOURCES if name not in checks and _files_of(folder, name))
+    return Examined(Folder(sources, reports, quarantined, _strange_files(folder)), unread, fault)
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -101,7 +135,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     files: dict[str, Path] = {}
     problems: list[str] = []
     for name in SOURCES:
-        there = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").exists()]
+        there = _files_of(folder, name)
         if len(there) > 1:
             problems.append(f"{name}: both {there[0].name} and {there[1].name} are there; leave one")
         elif there:
@@ -109,6 +143,10 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
         elif name == "enterprises":
             problems.append("enterprises: the file is missing (enterprises.parquet or enterprises.csv)")
     return files, problems
+
+
+def _files_of(folder: Path, name: str) -> list[Path]:
+    return [path for ending in FORMATS if (path := folder / f"{name}.{ending}").exists()]
 
 
 def _strange_files(folder: Path) -> tuple[str, ...]:
@@ -131,15 +169,49 @@ def _report(name: str, file: str, check: Checked) -> SourceReport:
     )
 
 
-def write_quarantine(folder: Path, found: Folder) -> list[Path]:
+def require_own_quarantine(folder: Path) -> None:
+    """Refuse to check a folder whose quarantine holds what no check wrote: it would be replaced or removed.
+
+    Raises:
+        UsageError: names each such file.
+    """
+    place = folder / QUARANTINE
+    if place.exists() and not place.is_dir():
+        raise UsageError("the quarantine cannot be written", [f"{place} is a file; take it away"])
+    foreign = [path for name in SOURCES if (path := place / f"{name}.csv").exists() and not _is_quarantine(path)]
+    if foreign:
+        raise UsageError(
+            "the quarantine cannot be written",
+            [f"{path} is there already and is no quarantine that jifen wrote; take it away" for path in foreign],
+        )
+
+
+def _is_quarantine(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        line = handle.readline(len(_QUARANTINE_HEADER))
+    return line in {b"", _QUARANTINE_HEADER}
+
+
+def write_quarantine(folder: Path, found: Folder, *, unread: Collection[str] = ()) -> list[Path]:
     """Write `quarantine/SOURCE.csv` for each source with quarantined rows and remove those of an earlier check.
+
+    Args:
+        folder: that was checked.
+        found: what was found in it.
+        unread: sources that could not be read; what an earlier check set aside of them stays.
 
     Each holds `file`, `row` (1-based data row), `rules`, the original columns as text, and `line`: the text of a row
     that could not be divided into columns.
 
     Returns:
         The files written.
+
+    Raises:
+        UsageError: see `require_own_quarantine`.
     """
+    require_own_quarantine(folder)
     place = folder / QUARANTINE
     held = {name: rows for name, rows in found.quarantined.items() if rows.height}
     if held:
@@ -148,7 +220,7 @@ def write_quarantine(folder: Path, found: Folder) -> list[Path]:
         named = rows.drop("exact_duplicate").insert_column(0, pl.lit(found.reports[name].file).alias("file"))
         with replacing(place / f"{name}.csv") as beside:
             named.write_csv(beside)
-    for name in SOURCES.keys() - held.keys():
+    for name in SOURCES.keys() - held.keys() - set(unread):
         (place / f"{name}.csv").unlink(missing_ok=True)
     return [place / f"{name}.csv" for name in held]
 
@@ -156,3 +228,8 @@ def write_quarantine(folder: Path, found: Folder) -> list[Path]:
 def describe() -> list[Description]:
     """Every column of every source, from the contracts."""
     return [column for source in SOURCES.values() for column in described(source)]
+
+
+def quarantine_codes() -> list[Code]:
+    """Every code that `rules` of a quarantine may hold."""
+    return [*codes(), *(Code("", code, meaning) for code, meaning in csv_lines.MEANINGS.items())]

@@ -13,7 +13,6 @@ from data_contracts.sources import Source
 from models.sources.csv_lines import Lines, divided, header_of
 
 _BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x00\x00\xfe\xff", "UTF-32"))
-_UTF8_MARK = b"\xef\xbb\xbf"
 _MOST_MESSAGE = 160
 Answer = TypeVar("Answer")
 

@@ -1,5 +1,8 @@
 """What a command may write over: files of its own, never facts and never somebody's own file."""
 
+import json
+import re
+import shutil
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -78,6 +81,39 @@ def test_a_report_writes_over_an_earlier_report_only(town: Ground) -> None:
     assert mine.read_text(encoding="utf-8") == '{"my": "settings"}'
 
 
+def test_a_check_goes_on_after_an_unusable_file_and_names_every_one(town: Ground) -> None:
+    path, report = town.park / "invoices.parquet", town.root / "report.json"
+    invoices = pl.read_parquet(path)
+    first = pl.int_range(pl.len()) == 0
+    invoices.with_columns(gross_fen=pl.when(first).then(pl.col("gross_fen") + 1).otherwise("gross_fen")).write_parquet(
+        path
+    )
+    (town.park / "debts.parquet").write_bytes(b"PAR1 torn")
+    (town.park / "feeds.parquet").write_bytes(b"")
+    ended = run(town.home, "data", "check", town.park, "--report", report)
+    assert_clear(ended, 3, ["debts.parquet: damaged", "feeds.parquet: is empty"])
+    assert re.search(
+        rf"invoices +{invoices.height:,} +{invoices.height - 1:,} +1 +0 +gross_not_net_plus_tax 1", ended.stdout
+    )
+    assert pl.read_csv(town.park / "quarantine" / "invoices.csv")["row"].to_list() == [1]
+    assert "what each code means: jifen data describe" in ended.stdout
+    described = done(town.home, "data", "describe")
+    assert "gross_not_net_plus_tax" in described
+    assert "conflicting_versions" in described
+    said = json.loads(report.read_text(encoding="utf-8"))
+    assert said["sources"]["invoices"]["quarantined"] == 1
+    assert {problem.split(":")[0] for problem in said["unusable"]} == {"debts.parquet", "feeds.parquet"}
+
+
+def test_a_check_removes_no_quarantine_that_it_did_not_write(town: Ground) -> None:
+    (town.park / "quarantine").mkdir()
+    (town.park / "quarantine" / "invoices.csv").write_text("dear,diary\n", encoding="utf-8")
+    before = content(town.root)
+    ended = run(town.home, "data", "check", town.park)
+    assert_clear(ended, 2, ["invoices.csv is there already and is no quarantine that jifen wrote"])
+    assert content(town.root) == before
+
+
 def test_scoring_again_replaces_its_own_files(town: Ground) -> None:
     words = ["--csv", town.root / "l.csv", "--xlsx", town.root / "l.xlsx", "--out", town.root / "limits.parquet"]
     done(town.home, "score", town.park, *words)
@@ -110,6 +146,23 @@ def test_the_small_original_is_imported_into_a_folder_of_its_own(tmp_path: Path)
     (tmp_path / "a").mkdir()
     original(tmp_path / "a")
     assert "invoices: 2 rows" in done(tmp_path / "home", "data", "import", "cumcm2020c", tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["enterprises", "invoices", "loan_outcomes", "feeds"])
+def test_an_import_replaces_an_import_but_no_other_facts(name: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    original(tmp_path / "set")
+    again = ["data", "import", "cumcm2020c", tmp_path / "set", tmp_path / "own"]
+    done(tmp_path / "home", *again)
+    done(tmp_path / "home", *again)
+    shutil.copy(ground().park / f"{name}.parquet", tmp_path / "own" / f"{name}.parquet")
+    before = content(tmp_path)
+    assert_clear(run(tmp_path / "home", *again), 2, ["no import of cumcm2020c", "--force", f"{name}.parquet"])
+    assert content(tmp_path) == before
+    done(tmp_path / "home", *again, "--force")
+    done(tmp_path / "home", *again)
+    (tmp_path / "own" / f"{name}.parquet").write_text("dear diary", encoding="utf-8")
+    assert_clear(run(tmp_path / "home", *again), 2, ["no import of cumcm2020c", f"{name}.parquet"])
 
 
 @pytest.mark.parametrize(("src", "target"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "x/../a")])

@@ -89,9 +89,11 @@ def _of_party(column: str, *, upper: bool) -> dict[str, make.Record]:
 
 DAY = date(2024, 1, 1)
 EARLIER = date(2023, 12, 31)
+LATER = date(2024, 1, 2)
 ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
     "enterprises": {
         "known_on_before_established_on": {"known_on": EARLIER, "established_on": DAY},
+        "known_on_before_zone_entered_on": {"known_on": EARLIER, "zone_entered_on": DAY},
         **_of_party("group_id", upper=True),
     },
     "qualifications": {
@@ -110,6 +112,7 @@ ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
     "tax_filings": {
         "period_to_before_period_from": {"period_from": DAY, "period_to": EARLIER},
         "known_on_before_period_to": {"known_on": EARLIER, "period_from": DAY, "period_to": DAY},
+        "known_on_before_paid_on": {"known_on": DAY, "period_to": EARLIER, "period_from": EARLIER, "paid_on": LATER},
         "arrears_above_tax": {"arrears_fen": 2, "tax_fen": 1, "paid_on": None},
         "arrears_after_payment": {"arrears_fen": 1, "paid_on": DAY},
     },
@@ -127,6 +130,7 @@ ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
         "known_on_before_as_of": {"known_on": EARLIER, "as_of": DAY},
         "as_of_before_opened_on": {"as_of": EARLIER, "opened_on": DAY},
         "closed_on_before_opened_on": {"closed_on": EARLIER, "opened_on": DAY},
+        "as_of_before_closed_on": {"as_of": DAY, "known_on": LATER, "closed_on": LATER},
     },
     "public_records": {
         "known_on_before_listed_on": {"known_on": EARLIER, "listed_on": DAY},
@@ -138,6 +142,7 @@ ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
         **_of_party("loan_id", upper=False),
         "observed_until_before_opened_on": {"observed_until": EARLIER, "opened_on": DAY},
         "known_on_before_opened_on": {"known_on": EARLIER, "opened_on": DAY},
+        "known_on_before_observed_until": {"opened_on": EARLIER, "known_on": DAY, "observed_until": LATER},
         "defaulted_on_before_opened_on": {"defaulted": True, "defaulted_on": EARLIER, "opened_on": DAY},
         "observed_until_before_defaulted_on": {"defaulted": True, "defaulted_on": DAY, "observed_until": EARLIER},
         "default_day_without_default": {"defaulted": False, "defaulted_on": DAY},

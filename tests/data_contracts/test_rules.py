@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandera.errors import SchemaErrors
 
+from data_contracts.checking import checked
 from data_contracts.rules import broken_rules, compiled, described, rules_of
 from data_contracts.sources import SOURCES, TAXPAYER_RATINGS, Contract, Source
 from tests import make
 
+MAY_LIE_AHEAD = {("qualifications", "valid_to")}
+"""Days that are told before they come: the end of a validity."""
+DAYS = [(name, day) for name, source in SOURCES.items() for day, kind in source.types.items() if kind == pl.Date]
 TEXTS = ["", "x", "0" * 8, "X1234567\n", "a\x00b", "authority", "out", "reported", "I6513", "３５０２１１", "x" * 201]
 
 
@@ -121,6 +125,22 @@ def test_each_rule_has_a_meaning_and_fields_of_its_source() -> None:
         for rule in rules_of(name):
             assert rule.meaning
             assert set(rule.fields) <= set(source.columns)
+
+
+@pytest.mark.parametrize(("name", "day"), [one for one in DAYS if one[1] != "known_on" and one not in MAY_LIE_AHEAD])
+def test_nothing_is_known_before_it_happened(name: str, day: str) -> None:
+    """A day to come is refused: a debt that will be closed, a tax that will be paid or a loan still watched is none."""
+    record = make.MAKERS[name]()
+    found = checked(SOURCES[name], make.frame(name, [record | {day: record["known_on"] + timedelta(days=1)}]))
+    broken = ";".join(found.quarantined["rules"]).split(";")
+    assert any(rule.endswith(f"_before_{day}") for rule in broken), broken
+
+
+@pytest.mark.parametrize(("name", "day"), sorted(MAY_LIE_AHEAD))
+def test_what_may_lie_ahead_is_named_for_a_reason(name: str, day: str) -> None:
+    record = make.MAKERS[name]()
+    ahead = make.frame(name, [record | {day: record["known_on"] + timedelta(days=1)}])
+    assert checked(SOURCES[name], ahead).quarantined.is_empty()
 
 
 def test_a_day_of_the_range_is_written_as_a_day() -> None:

@@ -13,11 +13,12 @@ from data_contracts import samples_dirt
 from data_contracts.checking import checked_text, sources_of
 from data_contracts.errors import UsageError
 from data_contracts.marks import Period, marks
+from data_contracts.parsing import FAILURE_SUFFIX
 from data_contracts.rules import rules_of
 from data_contracts.samples import AS_OF, Park, park
 from data_contracts.samples_firms import Firms, made_up_firms
 from data_contracts.samples_registry import INDICATORS
-from data_contracts.sources import SOURCES
+from data_contracts.sources import SOURCES, Source
 from scoring.feeds import feed_states
 from scoring.sme_size import parse_size_classes, size_class
 
@@ -349,12 +350,23 @@ def test_dirt_leaves_the_clean_rows_as_they_were(clean: Park, dirty: Park) -> No
 
 
 def test_cells_that_are_no_date_number_or_truth_value_are_all_caught(clean: Park) -> None:
-    frames, dirt = samples_dirt.dirtied_text(clean.frames, 0.001, 7)
+    text = {name: frame.select(pl.all().cast(pl.String)) for name, frame in clean.frames.items()}
+    frames, dirt = samples_dirt.spread(text, 0.001, 7, unreadable)
+    assert dirt.height > 50
     for name, frame in frames.items():
         report = checked_text(SOURCES[name], frame)
         put = dirt.filter(pl.col("source") == name)
         assert report.quarantined["row"].to_list() == put["row"].to_list(), name
         assert report.quarantined["rules"].to_list() == put["rule"].to_list(), name
+
+
+def unreadable(source: Source) -> list[samples_dirt.Kind]:
+    cells = {pl.Int64: "about 5 million", pl.Date: "2025-02-30", pl.Boolean: "maybe"}
+    return [
+        samples_dirt.Kind(f"{name}_{FAILURE_SUFFIX[dtype]}", {name: pl.lit(cells[dtype])}, pl.lit(value=True))
+        for name, dtype in source.types.items()
+        if dtype in cells
+    ]
 
 
 def test_a_park_that_cannot_be_made_is_refused_with_every_reason() -> None:

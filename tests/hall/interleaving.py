@@ -111,13 +111,18 @@ class Conductor:
         for session, act in zip(self.sessions, acts, strict=True):
             session.task = asyncio.create_task(session.act(act))
             await self._settled(session)
-        for which, steps in [*turns, (0, MOST_STEPS), (1, MOST_STEPS), (0, MOST_STEPS)]:
+        for which, steps in turns:
             for _ in range(steps):
                 if not await self._step(self.sessions[which]):
                     break
-        for session in self.sessions:
-            assert session.task is not None
-            await session.task
+        # Each to its end; who waits for the other goes on when that one has ended, or PostgreSQL has ended a deadlock.
+        tasks = [session.task for session in self.sessions if session.task is not None]
+        while not all(task.done() for task in tasks):
+            for session in self.sessions:
+                while await self._step(session):
+                    pass
+            await asyncio.sleep(0.0005)
+        await asyncio.gather(*tasks)
         await self.holder.execute("SELECT pg_advisory_unlock_all()")
         return self.sessions[0].outcome, self.sessions[1].outcome
 

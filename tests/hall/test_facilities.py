@@ -11,6 +11,7 @@ import pytest
 
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.steps import order
 
 FIRST = {"first_loan": True, "evidence_sha256": made.HASH}
 
@@ -204,6 +205,32 @@ async def test_f8_a_renewal_makes_room_for_the_new_facility_and_the_old_one_ends
     assert await state(line.hall, old["fr_id"]) == "CLOSED"
 
 
+async def test_f8_a_facility_is_renewed_once_and_renews_one(line: Signed) -> None:
+    """Nor again when it went overdue after its renewal; and what a facility renews is not named anew."""
+    owner = line.hall.owner
+    numbers = iter("abc")
+
+    async def accepted() -> made.Claim:
+        fr = await made.request(owner, line.uscc, amount_fen=1_000, quote_fen=1_000, purpose=next(numbers))
+        return await made.claim(owner, fr, line.bank, "accepted")
+
+    new = (await made.sign(owner, await accepted(), renewed_from=line.facility))["facility_id"]
+    late = await report(line.teller, line.facility, line.today, state="overdue", days_past_due=9)
+    assert late.json()["state"] == "overdue"
+    with pytest.raises(made.Refused, match="validation") as refused:
+        await made.sign(owner, await accepted(), renewed_from=line.facility)
+    assert [one["pointer"] for one in refused.value.members["errors"]] == ["/renewed_from"]
+    third = (await made.sign(owner, await accepted()))["facility_id"]
+    for facility, named in ((third, line.facility), (new, third)):
+        drawn = {"amount_fen": 5, "bank_ref": reference(), "drawn_on": str(line.today)} | FIRST
+        assert (await line.teller.post(f"/v1/facilities/{facility}/drawdowns", drawn)).status_code == 201
+        again = await report(line.teller, facility, line.today, state="active", renewed_from=named)
+        assert code(again) == (422, "validation"), again.text
+        assert [one["pointer"] for one in again.json()["errors"]] == ["/renewed_from"]
+    same = await report(line.teller, new, line.today, state="active", renewed_from=line.facility)
+    assert (same.status_code, same.json()["renewed_from"]) == (200, line.facility)
+
+
 async def test_f10_f11_a_renewed_facility_may_default_and_the_rest_after_a_compensation_be_written_off(
     line: Signed,
 ) -> None:
@@ -289,6 +316,100 @@ async def test_l5_a_first_loan_that_never_was_counts_no_longer_and_the_others_st
     ):
         with pytest.raises(asyncpg.RestrictViolationError):
             await owner.execute(statement)
+
+
+async def open_cases(owner: Any) -> list[str]:
+    return [one["kind"] for one in await owner.fetch("SELECT kind FROM hall.hall_case WHERE closed_at IS NULL")]
+
+
+@pytest.mark.parametrize("answer", ["confirm", "refuse"])
+async def test_p4_the_case_of_an_unanswered_drawdown_ends_with_the_answer(line: Signed, answer: str) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
+    asked = (await line.firm.post(at, {"amount_fen": 5})).json()["drawdown_id"]
+    await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
+    await swept(owner)
+    assert await open_cases(owner) == ["drawdown-unanswered"]
+    said = {"reason": "over-branch-limit"} if answer == "refuse" else {
+        "bank_ref": reference(), "drawn_on": str(line.today)}  # fmt: skip
+    done = await line.teller.post(f"{at}/{asked}/{answer}", said)
+    assert done.status_code == 200, done.text
+    assert await open_cases(owner) == []
+
+
+async def test_l4_the_enterprise_takes_a_drawdown_back_and_may_ask_for_its_amount_again(line: Signed) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
+    asked = (await line.firm.post(at, {"amount_fen": 30_000})).json()["drawdown_id"]
+    await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
+    await swept(owner)
+    assert await open_cases(owner) == ["drawdown-unanswered"]
+    assert code(await line.firm.post(at, {"amount_fen": 1})) == (422, "over-facility")
+    assert code(await line.teller.post(f"{at}/{asked}/withdraw")) == (403, "scope-missing")
+    neighbour = await line.hall.client("enterprise", uscc=await made.enterprise(owner))
+    assert code(await neighbour.post(f"{at}/{asked}/withdraw")) == (404, "not-found")
+    back = await line.firm.post(f"{at}/{asked}/withdraw")
+    assert (back.status_code, back.json()["state"], back.json()["due_at"]) == (200, "withdrawn", None)
+    assert await open_cases(owner) == []
+    paid = {"bank_ref": reference(), "drawn_on": str(line.today)}
+    assert code(await line.teller.post(f"{at}/{asked}/confirm", paid)) == (409, "illegal-transition")
+    assert code(await line.firm.post(f"{at}/{asked}/withdraw")) == (409, "illegal-transition")
+    assert (await line.firm.post(at, {"amount_fen": 30_000})).status_code == 201
+    told = "SELECT count(*) FROM hall.event WHERE type = 'fin.drawdown.withdrawn.v1' AND institution_id = $1"
+    assert await owner.fetchval(told, line.bank.institution) == 1
+
+
+@pytest.mark.parametrize("ended_by", ["its last day", "settlement", "order"])
+async def test_l4_a_drawdown_that_was_asked_ends_with_its_line(hall: Hall, today: date, ended_by: str) -> None:
+    owner, uscc, bank = hall.owner, await made.enterprise(hall.owner, limit_fen=100_000), await made.bank(hall.owner)
+    facility = await made.facility(owner, uscc, bank, 60_000)
+    firm, teller = await hall.client("enterprise", uscc=uscc), await hall.client("bank", institution=bank.institution)
+    assert (await firm.post(f"/v1/facilities/{facility}/drawdowns", {"amount_fen": 5})).status_code == 201
+    if ended_by == "its last day":
+        await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
+    elif ended_by == "order":
+        fr = await owner.fetchval("SELECT fr_id FROM hall.facility")
+        await order(owner, fr, "cancel")
+    else:
+        assert (await report(teller, facility, today, state="settled", restructured=False)).status_code == 200
+    await swept(owner)
+    (seen,) = (await firm.get(f"/v1/facilities/{facility}")).json()["drawdowns"]
+    assert (seen["state"], seen["due_at"]) == ("lapsed", None)
+    assert "drawdown-unanswered" not in await open_cases(owner)
+    told = "SELECT count(*) FROM hall.event WHERE type = 'fin.drawdown.lapsed.v1' AND uscc = $1"
+    assert await owner.fetchval(told, uscc) == 1
+
+
+async def swept(owner: Any) -> list[str]:
+    fired: list[str] = []
+    while (what := await owner.fetchval("SELECT hall.sweep()")) is not None:
+        fired.append(what)
+    return fired
+
+
+async def test_l5_the_case_of_money_owed_after_the_end_ends_when_it_is_repaid(line: Signed) -> None:
+    owner, at = line.hall.owner, f"/v1/facilities/{line.facility}"
+    back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    assert (await line.teller.post(f"{at}/repayments", back)).status_code == 201
+    assert (await report(line.teller, line.facility, line.today, state="settled")).status_code == 200
+    wrong = {"corrects": back["bank_ref"], "bank_ref": reference(), "amount_fen": 15_000, "note": "typing error"}
+    assert (await line.teller.post(f"{at}/corrections", wrong)).status_code == 201
+    assert "owed-after-the-end" in await open_cases(owner)
+    rest = {"amount_fen": 5_000, "bank_ref": reference(), "repaid_on": str(line.today)}
+    assert (await line.teller.post(f"{at}/repayments", rest)).json()["facility"]["outstanding_fen"] == 0
+    assert "owed-after-the-end" not in await open_cases(owner)
+
+
+async def test_f9_the_case_of_a_missing_report_ends_with_the_facility(line: Signed) -> None:
+    owner = line.hall.owner
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
+    await swept(owner)
+    await owner.execute("UPDATE hall.facility SET deadline = hall.hall_now()")
+    await swept(owner)
+    assert "status-overdue" in await open_cases(owner)
+    today = str(await owner.fetchval("SELECT hall.today()"))
+    back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": today}
+    paid = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
+    assert paid.json()["facility"]["state"] == "settled"
+    assert await open_cases(owner) == []
 
 
 async def test_l7_every_difference_is_classified_and_is_a_case_until_a_later_list_agrees(line: Signed) -> None:

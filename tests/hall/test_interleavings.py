@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from api.database import Connection
@@ -19,7 +20,8 @@ STEPPED = (
     "act_grab", "act_contact_enterprise", "act_give_up_claim", "act_make_offer", "act_accept_offer",
     "act_withdraw_request", "act_report_drawdown", "own_claim", "claim_is_over", "move_claim", "take_hold", "reserve",
     "void_reservation", "attribute_reservation", "announce_round", "sweep_claim", "set_limit", "locked_facility",
-    "square",
+    "square", "look_at_dossier", "look_at_request", "look_at_limits", "consent_for",
+    "act_revoke_consent", "act_correct",
 )  # fmt: skip
 AT_MOST = 14
 """Statements after which a session is interrupted, counted from its first; later ones are tried in the long form."""
@@ -34,6 +36,12 @@ OUTCOMES = {
     "accept and withdraw": {("ok", "stale-version"), ("stale-version", "ok"), ("illegal-transition", "ok")},
     "drawdown and limit cut": {("ok", "ok")},
     "release and offer": {("ok", "ok"), ("ok", "stale-fence")},
+    # Nothing is shown behind the end of the claim, or of the consent; before it, all is.
+    "dossier and release": {("ok", "ok"), ("nothing", "ok")},
+    "request and lapse": {("ok", "ok"), ("nothing", "ok"), ("ok", "nothing")},
+    "dossier and revocation": {("ok", "ok"), ("nothing", "ok")},
+    "limit and revocation": {("ok", "ok"), ("nothing", "ok")},
+    "correction and drawdown": {("ok", "ok")},
 }
 
 
@@ -102,6 +110,48 @@ async def release_and_offer(scene: Scene) -> tuple[Act, Act]:
     )  # fmt: skip
 
 
+async def dossier_and_release(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "contacted")
+    release = _act(claim.bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="x")
+    return _look(claim.bank.actor, "dossier", claim.id), release
+
+
+async def request_and_lapse(scene: Scene) -> tuple[Act, Act]:
+    claim = await _claimed(scene, "held")
+    await _overdue(scene, claim, milliseconds=8)
+    return _look(claim.bank.actor, "request", claim.fr), _sweep
+
+
+async def dossier_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    claim, revocation = await _revoked(scene)
+    return _look(claim.bank.actor, "dossier", claim.id), revocation
+
+
+async def limit_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    claim, revocation = await _revoked(scene)
+    return _look(claim.bank.actor, "limits", [claim.uscc], "financing"), revocation
+
+
+async def correction_and_drawdown(scene: Scene) -> tuple[Act, Act]:
+    """C2: the correction takes the first loan from one line of the enterprise, and gives it to the other."""
+    uscc = await made.enterprise(scene.owner, limit_fen=10_000_000)
+    today = str(await scene.owner.fetchval("SELECT hall.today()"))
+    lines = [await made.facility(scene.owner, uscc, bank, 2_000_000) for bank in scene.banks]
+    refs = [secrets.token_hex(8) for _ in lines]
+    first, second = [
+        _act(bank.actor, "report_drawdown", facility_id=line, amount_fen=1_000, drawn_on=today, first_loan=True,
+             evidence_sha256=made.HASH, bank_ref=ref)
+        for bank, line, ref in zip(scene.banks, lines, refs, strict=True)
+    ]  # fmt: skip
+    await first(scene.owner)
+    await second(scene.owner)
+    correction = _act(scene.banks[0].actor, "correct", facility_id=lines[0], amount_fen=0, corrects=refs[0],
+                      bank_ref=secrets.token_hex(8), note="another firm's money")  # fmt: skip
+    more = _act(scene.banks[1].actor, "report_drawdown", facility_id=lines[1], amount_fen=1_000, drawn_on=today,
+                bank_ref=secrets.token_hex(8))  # fmt: skip
+    return correction, more
+
+
 PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "claim and claim": claim_and_claim,
     "claim and lapse": claim_and_lapse,
@@ -109,6 +159,11 @@ PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "accept and withdraw": accept_and_withdraw,
     "drawdown and limit cut": drawdown_and_limit_cut,
     "release and offer": release_and_offer,
+    "dossier and release": dossier_and_release,
+    "request and lapse": request_and_lapse,
+    "dossier and revocation": dossier_and_revocation,
+    "limit and revocation": limit_and_revocation,
+    "correction and drawdown": correction_and_drawdown,
 }
 
 
@@ -160,12 +215,64 @@ async def test_two_acts_at_once_in_every_order_with_two_interruptions(
     await played(database, owner, pair, whole=True)
 
 
+async def test_c2_looks_at_many_limits_take_their_locks_in_one_order(database: str, owner: Connection) -> None:
+    """Each wants what the other has, in the order asked; a third holds both up until they have begun."""
+    banks = [await made.bank(owner) for _ in "12"]
+    firms = sorted([await made.enterprise(owner, limit_fen=100) for _ in "1234"])
+    consents = {
+        uscc: await made.consent(owner, uscc, one_time=True, recipients=[bank.institution for bank in banks])
+        for uscc in firms
+    }
+    looks = [[firms[0], firms[1], firms[3]], [firms[3], firms[2], firms[0]]]
+    *sessions, third = [await asyncpg.connect(database) for _ in "123"]
+    try:
+        async with third.transaction():
+            held = [consents[firms[1]], consents[firms[2]]]
+            await third.execute("SELECT 1 FROM hall.consent WHERE id = ANY ($1) FOR NO KEY UPDATE", held)
+            shown = [
+                asyncio.create_task(_look(bank.actor, "limits", usccs, "financing")(session))
+                for bank, usccs, session in zip(banks, looks, sessions, strict=True)
+            ]
+            pids = [session.get_server_pid() for session in sessions]
+            async with asyncio.timeout(20):
+                while await owner.fetchval(WAITING, pids) < len(pids):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert None not in await asyncio.gather(*shown)
+    finally:
+        for session in (*sessions, third):
+            await session.close()
+
+
+WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pid = ANY ($1) AND NOT granted"
+
+
 def _act(who: dict[str, Any], name: str, **args: Any) -> Act:
     return lambda connection: made.act(connection, who, name, **args)
 
 
 async def _sweep(connection: Connection) -> Any:
     return await connection.fetchval("SELECT hall.sweep_claim()")
+
+
+def _look(who: dict[str, Any], what: str, *args: Any) -> Act:
+    """A look; nothing where the data of the enterprise is not shown."""
+    places = ", ".join(f"${no}" for no in range(2, 2 + len(args)))
+    query = f"SELECT shown::text FROM hall.look_at_{what}($1::text::jsonb, {places}) AS shown"  # noqa: S608
+
+    async def look(connection: Connection) -> Any:
+        told = await connection.fetchval(query, made.json_of(who), *args)
+        return told if told is not None and not {"withheld", "card"} & set(orjson.loads(told)) else None
+
+    return look
+
+
+async def _revoked(scene: Scene) -> tuple[made.Claim, Act]:
+    """A claim on a request of an enterprise with one consent, and the revocation of that."""
+    uscc = await made.enterprise(scene.owner, limit_fen=10**12)
+    fr = await made.request(scene.owner, uscc, purpose=secrets.token_hex(4), amount_fen=1_000_000)
+    claim = await made.claim(scene.owner, fr, scene.banks[0], "contacted")
+    consent = await scene.owner.fetchval("SELECT consent_id FROM hall.financing_request WHERE id = $1", fr)
+    return claim, _act(made.enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
 
 
 def _claim(fr: str, bank: made.Bank) -> dict[str, Any]:

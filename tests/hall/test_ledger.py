@@ -371,6 +371,28 @@ async def test_l4_a_repayment_reported_before_its_drawdown_waits_in_a_case_that_
     assert await owner.fetch(still_open) == []
 
 
+async def test_i26_a_repayment_dated_before_its_drawdown_is_a_case_until_the_days_are_in_order(owner: Any) -> None:
+    """Its amount is covered, so no other case says it; a correction takes it away, and it is reported anew."""
+    uscc = await made.enterprise(owner, limit_fen=100)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 100)
+    early = await owner.fetchval("SELECT hall.today()")
+    await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '9 days')")
+    await report(owner, bank, "report_drawdown", facility, 80)
+    wrong = await report(owner, bank, "report_repayment", facility, 30, repaid_on=str(early))
+    still_open = "SELECT kind, lamp, subject FROM hall.hall_case WHERE closed_at IS NULL"
+    assert await owner.fetch(still_open) == [("repaid-before-drawn", "yellow", f"facility/{facility}")]
+    assert await broken_money(owner) == {}
+    await owner.execute("DELETE FROM hall.hall_case")
+    assert list(await broken_money(owner)) == ["I26"]
+    undo = {"corrects": wrong["bank_ref"], "bank_ref": secrets.token_hex(8), "note": "another day"}
+    await report(owner, bank, "report_repayment", facility, 20)
+    assert await owner.fetch(still_open) == [("repaid-before-drawn", "yellow", f"facility/{facility}")]
+    await made.act(owner, bank.actor, "correct", facility_id=facility, amount_fen=0, **undo)
+    assert await owner.fetch(still_open) == []
+    assert await broken_money(owner) == {}
+
+
 async def status(owner: Any, bank: made.Bank, facility: str, state: str, line: int | None = None) -> Any:
     """Report how a facility stands today."""
     args = {"state": state, "days_past_due": 0, "five_class": "normal", "restructured": False, "line_fen": line,

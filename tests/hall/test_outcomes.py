@@ -70,7 +70,32 @@ async def test_a_default_keeps_its_first_day_and_the_amount_is_the_most_that_was
     row = (await outcomes(owner)).row(0, named=True)
     assert (row["opened_on"], row["defaulted_on"]) == (opened, opened)
     assert (row["observed_until"], row["known_on"]) == (today, today)
-    assert (row["amount_fen"], row["term_months"], row["lender_id"]) == (100, 12, bank.institution)
+    assert (row["amount_fen"], row["term_months"], row["lender_id"]) == (100, 11, bank.institution)
+
+
+async def test_the_term_is_the_contracts_from_the_day_the_money_was_paid_out(owner: Any) -> None:
+    """Not the offer's twelve months: a loan that is repaid at the end of its contract was watched to maturity."""
+    uscc, bank = await made.enterprise(owner, limit_fen=100), await made.bank(owner)
+    claim = await made.claim(owner, await made.request(owner, uscc, amount_fen=100), bank, "accepted")
+    signed_on = await owner.fetchval("SELECT hall.today()")
+    ends_on = signed_on + timedelta(days=200)
+    facility = (await made.sign(owner, claim, line_ends_on=str(ends_on)))["facility_id"]
+    await later(owner, 45)
+    await report(owner, bank, "report_drawdown", facility, 100)
+    await later(owner, 200)
+    await report(owner, bank, "report_repayment", facility, 100)
+    said = {
+        "as_of": str(ends_on),
+        "days_past_due": 0,
+        "five_class": "normal",
+        "restructured": False,
+        "state": "settled",
+    }
+    await made.act(owner, bank.actor, "report_status", facility_id=facility, **said)
+    row = (await outcomes(owner)).row(0, named=True)
+    assert row["term_months"] == 5, "155 days"
+    matured_on = pl.select(pl.lit(row["opened_on"]).dt.offset_by("5mo")).item()
+    assert row["observed_until"] == ends_on >= matured_on
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

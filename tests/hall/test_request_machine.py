@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from api.database import Connection
+from api.invariants import violated as broken
 from tests.hall import made
 from tests.hall.made import Refused, act, actor, enterprise_actor
 from tests.hall.steps import (
@@ -227,6 +228,67 @@ async def test_t20_the_case_manager_declines_with_a_note_and_the_case_is_closed(
     )
 
 
+async def cases_of(owner: Connection, subject: str) -> list[tuple[str, str, bool]]:
+    """Kind, lamp and whether it is closed of the cases of a subject."""
+    found = await owner.fetch(
+        "SELECT kind, lamp, closed_at IS NOT NULL FROM hall.hall_case WHERE subject = $1 ORDER BY opened_at, id",
+        subject,
+    )
+    return [tuple(one) for one in found]
+
+
+@pytest.mark.parametrize("ended_by", ["withdrawal", "order", "case manager"])
+async def test_p4_the_case_of_a_request_with_a_person_ends_with_the_request(owner: Connection, ended_by: str) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", False)]
+    if ended_by == "withdrawal":
+        await act(owner, enterprise_actor(uscc), "withdraw_request", fr_id=fr, version=4, note=None)
+    elif ended_by == "order":
+        await order(owner, fr, "cancel")
+    else:
+        await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=4, to="DECLINED", note="sold")
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", True)]
+    await pass_time(owner, days=60)
+    assert await sweep(owner) == []
+
+
+async def test_p4_a_request_that_nobody_assists_in_time_is_one_case_and_the_supervisors(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    await pass_time(owner, days=40)
+    await sweep(owner)
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", False)]
+    assert await told(owner, "SELECT overdue_at IS NOT NULL FROM hall.hall_case") is True
+    await act(owner, CASE_MANAGER, "assist_request", fr_id=fr, version=4, to="DECLINED", note="too late")
+    assert await cases_of(owner, f"fr/{fr}") == [("assisted", "red", True)]
+
+
+@pytest.mark.parametrize("ended_by", ["drawdown", "order", "settlement"])
+async def test_t16_the_case_of_a_line_without_a_drawdown_ends_when_there_is_one_or_can_be_none(
+    owner: Connection, ended_by: str
+) -> None:
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 20_000_000)
+    fr = await told(owner, "SELECT id FROM hall.financing_request")
+    await pass_time(owner, days=40)
+    await sweep(owner)
+    assert await cases_of(owner, f"fr/{fr}") == [("no-drawdown", "red", False)]
+    today = str(await told(owner, "SELECT hall.today()"))
+    if ended_by == "drawdown":
+        await act(owner, bank.actor, "report_drawdown", facility_id=facility, amount_fen=1_000_000, drawn_on=today,
+                  bank_ref="b", first_loan=False, evidence_sha256=made.HASH)  # fmt: skip
+    elif ended_by == "order":
+        await order(owner, fr, "cancel")
+    else:
+        await act(owner, bank.actor, "report_status", facility_id=facility, state="settled", as_of=today,
+                  days_past_due=0, five_class="normal", restructured=False)  # fmt: skip
+    assert await cases_of(owner, f"fr/{fr}") == [("no-drawdown", "red", True)]
+
+
 @pytest.mark.parametrize("reached", ["draft", "quoted", "broadcast", "held", "contacted", "offered", "accepted"])
 async def test_t18_withdrawing_ends_round_claims_and_reservation(owner: Connection, reached: str) -> None:
     uscc = await made.enterprise(owner, limit_fen=60_000_000)
@@ -359,6 +421,62 @@ async def test_t21_an_order_is_lifted_without_a_gift_of_time_to_what_began_meanw
     await order(owner, fr, "resume")
     after = await told(owner, "SELECT deadline FROM hall.financing_request WHERE id = $1", fr)
     assert after - before < timedelta(minutes=2)
+
+
+async def test_t21_the_case_of_a_suspended_request_waits_with_it(owner: Connection) -> None:
+    uscc = await made.enterprise(owner)
+    fr = await drafted(owner, uscc)
+    await submit(owner, uscc, fr, outcome="refer", limit_fen=0)
+    await order(owner, fr, "suspend")
+    await pass_time(owner, days=60)
+    assert await sweep(owner) == []
+    assert (await broken(owner))["I15"] == []
+    await order(owner, fr, "resume")
+    assert await sweep(owner) == []
+    both = "SELECT due_at - deadline FROM hall.hall_case k JOIN hall.financing_request f ON k.subject = 'fr/' || f.id"
+    assert abs(await told(owner, both)) < timedelta(minutes=2)
+    await pass_time(owner, days=40)
+    assert "case opened" in await sweep(owner)
+    assert await told(owner, "SELECT overdue_at IS NOT NULL FROM hall.hall_case") is True
+
+
+async def test_t21_s6_what_was_left_stays_left_when_the_calendar_arrives_after_the_order(owner: Connection) -> None:
+    """A new calendar counts from where the order was lifted, for request, claim, drawdown and case alike."""
+    await owner.execute("CREATE TEMP TABLE known AS SELECT * FROM hall.calendar_year")
+    await owner.execute("DELETE FROM hall.calendar_year")
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank = await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 20_000_000)
+    signed = await told(owner, "SELECT fr_id FROM hall.facility")
+    await act(owner, enterprise_actor(uscc), "ask_drawdown", facility_id=facility, amount_fen=1_000)
+    claim = await made.claim(owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a"), bank)
+    await owner.execute(
+        """
+        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900), deadline_from = hall.hall_now(),
+            deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
+        """,
+        claim.id,
+    )
+    assisted = await drafted(owner, uscc, purpose="equipment")
+    await submit(owner, uscc, assisted, outcome="refer", limit_fen=0)
+    for fr in (signed, claim.fr, assisted):
+        await order(owner, fr, "suspend")
+    await pass_time(owner, days=20)
+    for fr in (signed, claim.fr, assisted):
+        await order(owner, fr, "resume")
+    clocks = """
+        SELECT 'fr' AS what, deadline AS due, deadline_is_provisional AS is_provisional FROM hall.financing_request
+        WHERE deadline_minutes IS NOT NULL
+        UNION ALL SELECT 'claim', deadline, deadline_is_provisional FROM hall.claim WHERE deadline IS NOT NULL
+        UNION ALL SELECT 'drawdown', due_at, due_is_provisional FROM hall.drawdown
+        UNION ALL SELECT 'case', due_at, due_is_provisional FROM hall.hall_case ORDER BY 1, 2
+    """
+    stood = [tuple(one) for one in await owner.fetch(clocks)]
+    assert [one[0] for one in stood] == ["case", "claim", "drawdown", "fr", "fr"]
+    assert [one[0] for one in stood if not one[2]] == []
+    await owner.execute("INSERT INTO hall.calendar_year SELECT * FROM known UNION ALL SELECT 2027, now()")
+    assert await told(owner, "SELECT hall.recompute_provisional()") == 5
+    assert [tuple(one) for one in await owner.fetch(clocks)] == [(what, due, False) for what, due, _ in stood]
 
 
 async def test_t21_quote_offer_drawdown_and_review_stand_still_with_the_request(owner: Connection) -> None:

@@ -83,3 +83,22 @@ async def test_t10_a_request_whose_limit_another_holds_is_not_broadcast_on(owner
     assert await state(owner, waits) == "assisted"
     note = await told(owner, "SELECT note FROM hall.hall_case WHERE subject = $1", f"fr/{waits}")
     assert note == "no further round: over-limit"
+
+
+@pytest.mark.parametrize("reached", ["held", "offered", "accepted"])
+async def test_t13_a_request_that_comes_back_from_a_bank_takes_the_newer_quote(owner: Connection, reached: str) -> None:
+    """No bank builds on the old one any more, which has expired meanwhile."""
+    uscc = await made.enterprise(owner, limit_fen=60_000_000)
+    bank, other = await made.bank(owner), await made.bank(owner)
+    await subscribe(owner, other.outlet)
+    fr = await made.request(owner, uscc, "broadcast")
+    await made.claim(owner, fr, bank, reached)
+    await pass_time(owner, days=40)
+    await owner.execute("UPDATE hall.claim SET deadline = hall.hall_now() + interval '1 hour'")
+    await quote(owner, uscc, 50_000_000)
+    assert await told(owner, "SELECT quote_fen FROM hall.financing_request") == 50_000_000, "as made"
+    await owner.execute("UPDATE hall.financing_request SET quote_fen = 49_000_000")
+    await pass_time(owner, hours=2)
+    assert await sweep(owner) == [f"claim {'expired' if reached == 'offered' else 'lapsed'}"]
+    assert await state(owner, fr) == "broadcast"
+    assert await told(owner, "SELECT quote_fen FROM hall.financing_request") == 50_000_000

@@ -41,8 +41,7 @@ _SAMPLES = {
     "fr_id": made.new("fr"), "claim_id": made.new("cl"), "offer_id": made.new("of"), "facility_id": made.new("fa"),
     "drawdown_id": made.new("dd"), "case_id": made.new("ca"), "consent_id": made.new("co"), "code": "grab-lost",
     "quote_id": made.new("lq"), "approval_id": made.new("ap"), "institution_id": made.new("in"), "round_no": "1",
-    "outlet_id": made.new("ol"), "officer_id": made.new("oc"), "report_id": made.new("cr"),
-    "appeal_id": made.new("al"),
+    "outlet_id": made.new("ol"), "officer_id": made.new("oc"), "appeal_id": made.new("al"), "report_id": made.new("cr"),
     "product_id": made.new("pr"), "version": "1", "uscc": "91350211MA0000000X",
 }  # fmt: skip
 

@@ -125,6 +125,7 @@ def ways(here: Town) -> dict[str, list[tuple[str, str, Any]]]:
             ("GET", f"/v1/enterprises/{uscc}/accesses", None),
             ("GET", f"/v1/facilities/{facility}", None),
             ("POST", f"/v1/facilities/{facility}/drawdowns", {"amount_fen": 5}),
+            ("POST", f"/v1/facilities/{facility}/drawdowns/{drawdown}/withdraw", None),
             ("GET", f"/v1/limit-quotes/{there['quote_id']}", None),
             ("POST", "/v1/credit-reports", {"quote_id": there["quote_id"]}),
             ("GET", f"/v1/credit-reports/{there['report_id']}", None),

@@ -17,6 +17,7 @@ from api.sequencer import PASS_SECONDS, PORTION, sequenced
 from api.service import running
 from api.settings import Settings
 from tests.hall import made
+from tests.hall.steps import order
 from tests.hall.feeding import announce, emit, feed_of, publish_all, published, until, value
 
 Owner = asyncpg.Connection
@@ -436,6 +437,29 @@ async def test_f1_a_request_withdrawn_before_its_card_was_out_shows_it_to_nobody
     assert (row["audience"], row["uscc"]) == (None, uscc)
     assert "opens_at" not in data
     assert ((await round_of(owner, fr))["state"], (await round_of(owner, fr))["opens_at"]) == ("closed", None)
+    assert [one["type"] for one in await feed_of(owner) if one["audience"]] == [], "nor that it is gone"
+
+
+async def test_t21_nobody_is_told_that_a_card_is_hidden_or_gone_who_was_not_shown_it(owner: Owner) -> None:
+    await always_at_work(owner)
+    bank = await made.bank(owner)
+    uscc = await made.enterprise(owner)
+    fr = await announce(owner, [bank.outlet_no], uscc=uscc)
+    heard = "SELECT array_agg(type ORDER BY sequence) FROM hall.feed WHERE audience = $1"
+    await order(owner, fr, "suspend")
+    await publish_all(owner)
+    assert await value(owner, heard, [bank.outlet_no]) is None
+    await order(owner, fr, "resume")
+    await publish_all(owner)
+    for kind in ("suspend", "resume", "suspend"):
+        await order(owner, fr, kind)
+    await publish_all(owner)
+    names = ["resumed", "suspended", "resumed"]
+    assert await value(owner, heard, [bank.outlet_no]) == [f"fin.request.{name}.v1" for name in names[:2]]
+    own = await value(
+        owner, "SELECT count(*) FROM hall.feed WHERE uscc = $1 AND type = 'fin.request.suspended.v1'", uscc
+    )
+    assert own == 3, "the enterprise hears of each"
 
 
 async def test_t21_a_suspended_request_keeps_its_card_until_it_is_resumed(owner: Owner) -> None:

@@ -360,3 +360,19 @@ async def test_no_claim_begins_behind_the_order(database: str, owner: Connection
         await second.close()
         await watcher.close()
     assert await owner.fetchval("SELECT count(*) FROM hall.claim") == 0
+
+
+@pytest.mark.parametrize("what", ["suspended", "closed"])
+async def test_an_idle_claim_that_may_go_on_again_before_the_sweeper_has_its_lock_goes_on(
+    owner: Connection, what: str
+) -> None:
+    """What the sweeper had seen is asked again behind the lock."""
+    bank = await made.bank(owner)
+    claim = await made.claim(owner, await opened(owner), bank)
+    await stop(owner, bank, what)
+    if what == "suspended":
+        await order(owner, bank, "resume")
+    else:
+        await owner.execute("UPDATE hall.outlet SET is_closed = false, closed_at = NULL WHERE id = $1", bank.outlet)
+    assert await told(owner, "SELECT hall.fire_idle_claim($1)", claim.id) == "late"
+    assert await claim_state(owner, claim.id) == ("held", None)

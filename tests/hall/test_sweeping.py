@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from api.invariants import violated
 from api.database import Connection, Pool
 from api.metrics import REGISTRY
 from api.sweeper import TURNS, swept
@@ -118,6 +119,38 @@ async def stuck(owner: Connection) -> list[dict[str, Any]]:
 async def cases(owner: Connection, subject: str) -> list[tuple[bool, str]]:
     found = await owner.fetch("SELECT * FROM hall.hall_case WHERE kind = 'deadline-stuck' AND subject = $1", subject)
     return [(row["closed_at"] is not None, row["closing_note"]) for row in found]
+
+
+async def an_idle_claim(owner: Connection) -> Made:
+    _, subject = await a_claim(owner)
+    ago = "hall.hall_now() - interval '9 seconds'"
+    await owner.execute(f"UPDATE hall.outlet SET is_closed = true, closed_at = {ago}")
+    await owner.execute(f"UPDATE hall.claim SET claimed_at = {ago}, deadline_from = NULL")
+    return "outlet", f"idle-{subject}"
+
+
+async def an_event(owner: Connection) -> Made:
+    fr = await made.request(owner, await made.enterprise(owner), "broadcast")
+    event: Any = await owner.fetchval(
+        "SELECT id FROM hall.event WHERE subject = $1 AND type = 'fin.request.broadcast.v1'", f"fr/{fr}"
+    )
+    await owner.execute(
+        "INSERT INTO hall.unpublishable VALUES ($1, '22023', 'x', hall.hall_now() - interval '9 seconds')", event
+    )
+    return "unpublishable", f"event/{event}"
+
+
+@pytest.mark.parametrize(
+    "maker", [a_claim, a_round, a_request, a_facility, a_drawdown, a_revocation, a_case, an_idle_claim, an_event]
+)
+async def test_i15_sees_every_kind_that_is_overdue(owner: Connection, maker: Maker) -> None:
+    row = await maker(owner)
+    if row[0] not in ("outlet", "unpublishable"):
+        assert (await violated(owner))["I15"] == []
+        await late(owner, row, 9)
+    assert [tuple(one) for one in (await violated(owner))["I15"]] == [(row[1],)]
+    await sweep(owner)
+    assert (await violated(owner))["I15"] == []
 
 
 @each_kind

@@ -52,6 +52,7 @@ def test_a_model_comes_back_to_the_bit(stored: Path) -> None:
     for place, member in enumerate(trained.bag):
         assert np.array_equal(bag[:, place], member.log_odds(table))
     assert np.array_equal(model.oof_log_odds, trained.oof_log_odds)
+    assert np.array_equal(model.own_log_odds, model.log_odds(sample()[0]))
     assert np.array_equal(model.oof_defaulted, defaulted)
     assert model.references == {"sales_fen": (1.0, 2.5), "late_days": (0.0, 3.0)}
     assert model.inputs == trained.pipeline.inputs

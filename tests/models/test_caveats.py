@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -117,6 +118,36 @@ def test_a_day_before_the_models_own_is_warned_of_in_the_output_and_the_run(town
     assert words in run_file(out).read_text(encoding="utf-8")
     assert words in flat(done(town.home, "explain", town.park, str(town.best["uscc"]), "--as-of", "2026-01-01"))
     done(town.home, "replay", str(pl.read_parquet(out)["decision_id"][0]), "--from", out)
+
+
+def test_a_day_before_the_outcomes_were_known_is_warned_of(town: Ground) -> None:
+    path = town.park / "loan_outcomes.parquet"
+    pl.read_parquet(path).with_columns(known_on=pl.lit(date(2026, 8, 15))).write_parquet(path)
+    version = done(town.home, "train", town.park, "--trials", "1").split("challenger ")[-1].strip()
+    assert shown(town.home, version).manifest.labels_known_on == "2026-08-15"
+    words = "is before 2026-08-15, when the last outcome that the model learned from was known"
+    score = ["score", town.park, "--model", version, "--out", town.root / "limits.parquet"]
+    said = flat(done(town.home, *score))
+    assert words in said
+    assert "before the model's own training day" not in said
+    assert words in run_file(town.root / "limits.parquet").read_text(encoding="utf-8")
+    assert words not in flat(done(town.home, *score, "--as-of", "2026-08-15"))
+
+
+def test_a_day_that_one_mistyped_date_made_is_told_and_noted(town: Ground) -> None:
+    out, words = town.root / "limits.parquet", "of 200 enterprises only a fact became known in the quarter before it"
+    said = flat(done(town.home, "score", town.park, "--out", out))
+    day = pl.read_parquet(out)["as_of"][0]
+    assert f"200 decisions as of {day}" in said
+    assert words not in said
+    last = pl.col("known_on") == pl.col("known_on").max().over("uscc")
+    mistyped = pl.when(last).then(pl.date(2099, 1, 1)).otherwise("known_on")
+    edited(town, "enterprises", str(town.best["uscc"]), known_on=mistyped)
+    said = flat(done(town.home, "score", town.park, "--out", out))
+    assert "decisions as of 2099-01-02" in said
+    assert f"1 {words}" in said
+    assert f"1 {words}" in flat(done(town.home, "explain", town.park, str(town.best["uscc"])))
+    assert words not in flat(done(town.home, "score", town.park, "--out", out, "--as-of", str(day)))
 
 
 def test_a_run_written_before_there_were_caveats_still_replays(town: Ground) -> None:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_contracts.checking import sources_of
 from data_contracts.errors import ContractError
-from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of
+from models.dataset import INPUTS, Dataset, comparisons, dataset, default_as_of, told_of_lately
 from scoring.features import features
 from tests import make
 
@@ -87,6 +88,23 @@ def test_a_vintage_younger_than_the_horizon_is_left_out_whole() -> None:
     assert label_of(make.loan_outcome(lender_id="bank-2", defaulted=True, observed_until=date(2023, 9, 1))) == []
 
 
+def test_a_look_that_is_still_to_come_ripens_no_vintage() -> None:
+    """A mistyped year in one loan would else bring in every young loan of its lender, the defaults foremost."""
+    typo = make.loan_outcome(uscc=make.enterprise(3)["uscc"], loan_id="typo", observed_until=date(2042, 6, 1))
+    young = make.loan_outcome(opened_on=date(2024, 2, 1), defaulted=True, observed_until=date(2024, 6, 1))
+    firms = [make.enterprise(number) for number in (1, 2, 3)]
+    found, reports = sources_of(make.frames(enterprises=firms, loan_outcomes=[typo, young, WATCHED]))
+    assert reports["loan_outcomes"].quarantined["rules"].to_list() == ["known_on_before_observed_until"]
+    assert dataset(found).table["loan_id"].to_list() == ["watched"]
+
+
+def test_what_an_applicant_says_of_its_loans_is_no_label() -> None:
+    own = {"uscc": make.enterprise(3)["uscc"], "supplier": "applicant", "known_on": date(2025, 6, 1)}
+    repaid = make.loan_outcome(**own, loan_id="own", observed_until=date(2025, 6, 1))
+    young = make.loan_outcome(opened_on=date(2024, 2, 1), defaulted=True, observed_until=date(2024, 6, 1))
+    assert labelled(repaid, young).table["loan_id"].to_list() == ["watched"]
+
+
 @given(
     loans=st.lists(st.tuples(st.integers(1, 36), st.booleans(), st.integers(0, 700)), min_size=1, max_size=40),
 )
@@ -119,6 +137,17 @@ def test_neither_short_terms_nor_young_vintages_move_the_share_of_defaults(
     assert not young & used
 
 
+def test_the_day_by_which_the_last_label_was_known_is_told() -> None:
+    days = (date(2024, 7, 1), date(2024, 9, 5), date(2024, 8, 2))
+    loans = [
+        make.loan_outcome(uscc=make.enterprise(number)["uscc"], loan_id=f"l{number}", known_on=day)
+        for number, day in enumerate(days, start=3)
+    ]
+    assert labelled(*loans).labels_known_on == date(2024, 9, 5)
+    unseen = make.loan_outcome(uscc=make.enterprise(9)["uscc"], opened_on=date(2023, 12, 1), known_on=date(2025, 1, 1))
+    assert labelled(*loans, unseen).labels_known_on == date(2024, 9, 5), "a loan that is left out is no label"
+
+
 def test_undated_defaults_are_counted() -> None:
     assert labelled(make.loan_outcome(defaulted=True)).undated == 1
     assert labelled(make.loan_outcome(defaulted=True, defaulted_on=date(2023, 9, 1))).undated == 0
@@ -134,6 +163,21 @@ def test_one_loan_an_enterprise_the_latest() -> None:
 def test_the_default_day_follows_the_latest_fact_but_no_outcome() -> None:
     sources = make.sources(invoices=[make.invoice()], loan_outcomes=[make.loan_outcome(known_on=date(2030, 1, 1))])
     assert default_as_of(sources) == date(2024, 6, 11)
+
+
+def test_a_word_that_is_not_heard_moves_no_default_day() -> None:
+    own = make.invoice(supplier="applicant", invoice_no="00000002", issued_on=date(2099, 1, 1))
+    assert default_as_of(make.sources(invoices=[make.invoice(), own])) == date(2024, 6, 11)
+
+
+def test_how_many_firms_a_day_has_facts_of() -> None:
+    firms = [make.enterprise(number) for number in (1, 2, 3)]
+    sales = [make.invoice(uscc=firm["uscc"]) for firm in firms[:2]]
+    sources = make.sources(
+        enterprises=firms, invoices=[*sales, make.invoice(uscc=firms[2]["uscc"], supplier="applicant")]
+    )
+    assert told_of_lately(sources, date(2024, 6, 11), 1) == (2, 3)
+    assert told_of_lately(sources, date(2024, 6, 12), 1) == (0, 3)
 
 
 def test_the_rivals_know_their_columns() -> None:

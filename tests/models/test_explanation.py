@@ -1,5 +1,6 @@
 """What people read: whole in 100 columns, in both languages, and never taken for an offer."""
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -11,11 +12,14 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from models import views
+from models.artefact import load
 from models.explanation import REFERENCE_ONLY, TITLES, Earned, Explained, explanation, shown
 from models.progress import console
+from models.registry import models_folder
+from models.risk import calibration_by_grade
 from models.rulebooks import rulebook
 from models.scoring_run import explain_one
-from models.sources.folder import describe, read_folder
+from models.sources.folder import describe, quarantine_codes, read_folder
 from scoring.catalogue import CATALOGUE, SEEN
 from scoring.reasons import GROUPS
 from tests.ground import done, ground, run
@@ -125,12 +129,15 @@ def test_every_table_cuts_nothing_off_in_100_columns() -> None:
     names = {uscc: f"示例企业{number}有限责任公司" for number, uscc in enumerate(limits["uscc"])}
     found = read_folder(ground().park)
     book = rulebook("torch-points")
+    calibration = calibration_by_grade(load(models_folder(ground().home) / ground().champion), book.policy)
     for table in (
         views.check_table(found),
         views.contract_table(describe()),
+        views.codes_table(quarantine_codes()),
         views.feature_table(),
         views.limits_table(limits, names),
         views.summary_table(limits),
+        views.calibration_table(calibration),
         views.why_zero_table(limits),
         views.policy_view(book.policy, book.version),
     ):
@@ -145,6 +152,21 @@ def test_the_firms_without_a_limit_are_counted_each_once() -> None:
     counts = [int(number) for number in re.findall(r"(?m)^ +(\d+)  \S", page)]
     assert sum(counts) == limits.filter(pl.col("limit_fen") == 0).height
     assert f"({sum(counts):,} firms)" in page
+
+
+def test_score_says_how_the_model_was_calibrated_and_how_far_these_firms_are_from_its_own(tmp_path: Path) -> None:
+    said = done(ground().home, "score", ground().park, "--out", tmp_path / "limits.parquet")
+    manifest = json.loads(done(ground().home, "models", "show", ground().champion))
+    rows = re.findall(
+        r"(?m)^ ([A-D][12]?) +([\d,]+) +([\d,]+) +[\d,.]+ +(?:-|[\d.]+%) +(?:-|[\d.]+%) +[\d.]+% *$", said
+    )
+    assert [grade for grade, _, _ in rows] == ["A1", "A2", "B1", "B2", "C1", "C2", "D"]
+    assert sum(int(count.replace(",", "")) for _, count, _ in rows) == manifest["rows"]
+    assert sum(int(count.replace(",", "")) for _, _, count in rows) == manifest["defaults"]
+    words = f"PSI of the log-odds, 200 firms against {manifest['rows']:,} training rows: "
+    found = re.search(rf"{words}(\S+) ", said)
+    assert found
+    assert 0 < float(found[1]) < 1
 
 
 def test_score_says_that_limits_are_references(tmp_path: Path) -> None:

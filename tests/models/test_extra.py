@@ -1,6 +1,7 @@
 """Columns from outside the catalogue: read, refused as leaks, let in by name, and carried to the decision."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,21 @@ import polars as pl
 import pytest
 
 from data_contracts.errors import ContractError
+from models.development import references
+from models.encoding import Input
 from models.extra import read_extra
+from models.verdict import PHRASES
+from tests.api.test_exit_codes import assert_clear
 from tests.ground import Ground, done, ground, run
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A model that was trained with a column that knows nothing, and what training said."""
+
+    town: Ground
+    version: str
+    said: str
 
 
 def test_none_named_reads_nothing(tmp_path: Path) -> None:
@@ -76,6 +90,16 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return copied
 
 
+@pytest.fixture(scope="module")
+def tried(town: Ground) -> Tried:
+    said = done(town.home, "train", town.park, "--trials", "1", "--extra-column", "noise")
+    return Tried(town, said.split("challenger ")[-1].strip(), said)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def test_a_column_that_knows_the_outcome_is_refused_by_name(town: Ground) -> None:
     ended = run(town.home, "train", town.park, "--extra-column", "after_the_fact", "--extra-column", "noise")
     assert ended.exit_code == 2
@@ -113,3 +137,67 @@ def test_a_leak_let_in_by_name_is_named_in_the_manifest_and_serves_to_the_end(to
     (tmp_path / "extra.parquet").rename(town.park / "extra.parquet")
     assert ended.exit_code == 3
     assert "needed for after_the_fact" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["extra.parquet", "extra.csv"])
+def test_what_is_no_value_is_refused_with_its_rows(tmp_path: Path, name: str) -> None:
+    nan, inf = float("nan"), float("inf")
+    table = pl.DataFrame({"uscc": ["a", "b", "c", "d"], "x": [1.5, nan, None, -inf], "y": [inf, 2.0, 3.0, 4.0]})
+    table.write_parquet(tmp_path / name) if name.endswith("parquet") else table.write_csv(tmp_path / name)
+    with pytest.raises(ContractError) as refused:
+        read_extra(tmp_path, ["x", "y"])
+    assert refused.value.problems == (
+        "x is NaN or infinite in row 2, 4; leave unknown cells empty",
+        "y is NaN or infinite in row 1; leave unknown cells empty",
+    )
+
+
+def test_a_value_from_outside_the_catalogue_is_part_of_the_decision(tried: Tried, tmp_path: Path) -> None:
+    town, version = tried.town, tried.version
+    score = ["score", town.park, "--model", version, "--out"]
+    done(town.home, *score, tmp_path / "before.parquet")
+    path = town.park / "extra.parquet"
+    table = pl.read_parquet(path)
+    table.with_columns(pl.col("noise") + 1.0).write_parquet(path)
+    done(town.home, *score, tmp_path / "after.parquet")
+    table.write_parquet(path)
+    before, after = (pl.read_parquet(tmp_path / f"{one}.parquet") for one in ("before", "after"))
+    assert set(before["decision_id"]).isdisjoint(after["decision_id"])
+    assert set(before["input_hash"]).isdisjoint(after["input_hash"])
+    for limits, file in ((before, "before"), (after, "after")):
+        done(town.home, "replay", str(limits["decision_id"][0]), "--from", tmp_path / f"{file}.parquet")
+    done(town.home, *score, tmp_path / "again.parquet")
+    assert pl.read_parquet(tmp_path / "again.parquet").equals(before)
+
+
+def test_what_no_certificate_covers_is_said_by_every_command(tried: Tried, tmp_path: Path) -> None:
+    town, version = tried.town, tried.version
+    words = "noise: from outside the catalogue, without the day on which it was known"
+    assert words in flat(tried.said)
+    assert "says nothing of noise" in flat(tried.said)
+    assert words in " ".join(json.loads(done(town.home, "models", "show", version))["caveats"])
+    scored = done(town.home, "score", town.park, "--model", version, "--out", tmp_path / "limits.parquet")
+    assert words in flat(scored)
+    one = str(pl.read_parquet(tmp_path / "limits.parquet")["uscc"][0])
+    assert words in flat(done(town.home, "explain", town.park, one, "--model", version))
+
+
+def test_a_model_that_the_hall_cannot_quote_with_is_promoted_by_name_only(tried: Tried, tmp_path: Path) -> None:
+    town, version = tried.town.copy(tmp_path), tried.version
+    minutes = " / ".join(phrases[0] for phrases in PHRASES.values())
+    promote = ["models", "promote", version, "--minutes", minutes]
+    for words in (promote, [*promote, "--allow-unpromised", "sales_12m_fen"]):
+        assert_clear(run(town.home, *words), 2, ["noise", "--allow-unpromised", "limit quote"])
+    said = done(town.home, *promote, "--allow-unpromised", "noise")
+    assert f"champion {version}" in said
+    assert "refuses every limit quote" in said
+    assert "refuses" not in done(town.home, "models", "promote", town.champion, "--minutes", minutes)
+
+
+def test_references_are_values_that_were_seen() -> None:
+    large = 2**53 + 1
+    table = pl.DataFrame(
+        {"share": [0.25, 0.5, 0.25, None], "fen": [large, large + 2, large, large], "gone": [None] * 4}
+    )
+    found = references(table, [Input("share"), Input("fen"), Input("gone")])
+    assert found == {"share": (0.25, 0.5), "fen": (large, large + 2), "gone": ()}

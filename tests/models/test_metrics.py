@@ -20,6 +20,7 @@ from models.metrics import (
     log_loss,
     pr_auc,
     psi,
+    psi_by_chance,
 )
 
 Sample = tuple[NDArray[np.bool_], NDArray[np.float64]]
@@ -124,6 +125,12 @@ def test_psi_of_a_case_by_hand() -> None:
     shares = np.array([2.5, 2.5, 0.5]) / 5.5, np.array([1.5, 3.5, 0.5]) / 5.5
     expected = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]))
     assert psi(reference, current, parts=2) == pytest.approx(expected)
+
+
+def test_psi_by_chance_is_what_samples_of_one_distribution_have_in_the_mean() -> None:
+    stream = np.random.default_rng(4)
+    drawn = [psi(stream.normal(size=400), stream.normal(size=900)) for _ in range(300)]
+    assert np.mean(drawn) == pytest.approx(psi_by_chance(400, 900), rel=0.1)
 
 
 def test_psi_sees_values_that_go_missing() -> None:

@@ -1,6 +1,7 @@
 """From log-odds to the PD that prices and the PD that sizes."""
 
 import math
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -13,7 +14,16 @@ from models.artefact import load
 from models.metrics import jeffreys_upper
 from models.registry import models_folder
 from models.replay import FEATURES
-from models.risk import CONFIDENCE, LEAST_OBLIGORS, Estimator, bounds_by_grade, grade_bounds, logit, probability, shift
+from models.risk import (
+    CONFIDENCE,
+    LEAST_OBLIGORS,
+    Estimator,
+    calibration_by_grade,
+    grade_bounds,
+    logit,
+    probability,
+    shift,
+)
 from scoring.policy import parse_policy
 from scoring.score import PPB
 from tests.ground import ground
@@ -50,7 +60,28 @@ def test_the_bounds_of_a_worked_example() -> None:
     x = (np.arange(1_000_000) + 0.5) / 1_000_000
     density = x**0.5 * (1 - x) ** 43.5
     assert density[x < bounds[1]].sum() / density.sum() == pytest.approx(0.9, abs=1e-4)
-    assert list(bounds_by_grade(bounds, POLICY)) == ["A1", "A2", "B1", "B2", "C1", "C2", "D"]
+
+
+def test_calibration_by_grade_sets_what_became_of_the_training_rows_beside_what_was_expected() -> None:
+    # At twice the central tendency's odds each PD is shifted before it is graded, and not before it is added up.
+    base_rate = 0.05
+    up = -shift(base_rate, POLICY)
+    odds, flags = graded((0.004, 100, 1), (0.025, 30, 2), (0.3, 20, 9))
+    trained = load(models_folder(ground().home) / ground().champion)
+    model = replace(
+        trained,
+        pipeline=replace(trained.pipeline, base_rate=base_rate),
+        oof_log_odds=odds + up,
+        oof_defaulted=flags,
+    )
+    found = calibration_by_grade(model, POLICY)
+    assert found["grade"].to_list() == ["A1", "A2", "B1", "B2", "C1", "C2", "D"]
+    assert found["obligors"].to_list() == [100, 0, 0, 30, 0, 0, 20]
+    assert found["defaults"].to_list() == [1, 0, 0, 2, 0, 0, 9]
+    rows = ((0.004, 100), None, None, (0.025, 30), None, None, (0.3, 20))
+    expected = [0.0 if one is None else one[1] / (1 + math.exp(-(logit(one[0]) + up))) for one in rows]
+    assert found["expected"].to_list() == pytest.approx(expected, abs=1e-6)
+    assert found["pd_hi"].to_list() == grade_bounds(odds + up, flags, base_rate, POLICY)
 
 
 def test_a_bound_never_falls_from_a_better_to_a_worse_grade() -> None:

@@ -1,7 +1,10 @@
 """A zone brings its own policy and its own scale of points by two files beside each other."""
 
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -11,6 +14,8 @@ from rich.console import Console
 from data_contracts.errors import PolicyError, UsageError
 from models.rulebooks import policy_text, rulebook, shipped_policies
 from models.views import policy_view
+from scoring.policy import Policy
+from scoring.strict_yaml import Record
 from tests.ground import done, ground, run
 
 
@@ -93,6 +98,51 @@ def test_a_shipped_policy_is_found_by_name_with_and_without_its_day() -> None:
         policy_text("torch-points.1999-01-01")
     with pytest.raises(UsageError, match="no policy file"):
         policy_text("torch")
+
+
+def test_nothing_that_decides_under_a_policy_is_left_out_of_its_page() -> None:
+    whole = rulebook("torch-points").policy
+    policy = whole.model_copy(update={"rules": (whole.rules[0], next(rule for rule in whole.rules if rule.condition))})
+    before = page_of(policy)
+    places = list(leaves(policy))
+    assert len(places) > 100
+    silent = {".".join(map(str, place)) for place in places if page_of(changed(policy, place)) == before}
+    words = {one for one in silent if ".failed." in one or ".unknown." in one or ".words." in one}
+    assert silent - words == {"name", "version"}, "these two are in the version that the page is handed"
+
+
+def page_of(policy: Policy) -> str:
+    page = Console(width=1_000, highlight=False)
+    with page.capture() as wide:
+        page.print(policy_view(policy, "a version"))
+    return wide.get()
+
+
+def leaves(node: object) -> Iterator[tuple[str | int, ...]]:
+    """Where the single values of a policy stand."""
+    if isinstance(node, Record):
+        parts = [(name, getattr(node, name)) for name in type(node).model_fields]
+    elif isinstance(node, tuple):
+        parts = list(enumerate(node))
+    else:
+        yield ()
+        return
+    for name, inside in parts:
+        yield from ((name, *place) for place in leaves(inside))
+
+
+def changed(node: Any, place: Sequence[str | int]) -> Any:
+    """The same with one value changed, whether a policy may hold it or not."""
+    if not place:
+        if isinstance(node, bool):
+            return not node
+        if isinstance(node, date):
+            return node + timedelta(days=1)
+        return f"{node or ''}anew" if isinstance(node, str | None) else node + 1
+    name, *inner = place
+    if isinstance(node, tuple):
+        return tuple(changed(part, inner) if number == name else part for number, part in enumerate(node))
+    return node.model_copy(update={name: changed(getattr(node, str(name)), inner)})
 
 
 def test_every_number_of_a_shipped_policy_is_shown_with_its_source() -> None:

@@ -18,11 +18,20 @@ from tests.models.trained import INPUTS, RULE, development, sample
 def test_the_model_and_every_rival_are_judged_by_the_same_metrics() -> None:
     model, rule = development().figures
     assert (model.name, rule.name) == ("model", "rule")
-    assert list(model.metrics) == list(rule.metrics) == ["auc", "log_loss", "ks", "pr_auc", "brier", "ece"]
+    assert list(model.metrics) == list(rule.metrics) == ["auc", "gini", "log_loss", "ks", "pr_auc", "brier", "ece"]
     for spread in model.metrics.values():
         assert spread.mean == pytest.approx(np.mean(spread.values))
         assert spread.sd == pytest.approx(np.std(spread.values, ddof=1))
         assert len(spread.values) == 2
+
+
+def test_gini_and_its_interval_follow_from_the_auc() -> None:
+    found = development()
+    area, twice = found.intervals["auc"], found.intervals["gini"]
+    assert (twice.value, twice.low, twice.high) == (2 * area.value - 1, 2 * area.low - 1, 2 * area.high - 1)
+    for figures in found.figures:
+        pairs = zip(figures.metrics["auc"].values, figures.metrics["gini"].values, strict=True)
+        assert all(gini == 2 * auc_ - 1 for auc_, gini in pairs)
 
 
 def test_the_lead_over_a_rival_is_the_difference_of_mean_log_losses() -> None:

@@ -116,7 +116,30 @@ def real_engine(shared_folder: Path, real_sources: Sources) -> Engine:
 def all_real_world(real_sources: Sources) -> World:
     """Every real firm, without outcomes."""
     frames: Frames = {name: rows for name, rows in vars(real_sources).items() if name != "doubts"}
+    frames["invoices"] = with_links(frames["invoices"])
     return World({**frames, "loan_outcomes": frames["loan_outcomes"].clear()}, OPENED_ON)
+
+
+def with_links(invoices: pl.DataFrame, most: int = 3) -> pl.DataFrame:
+    """The set names no sale that a red letter reverses: here some do, an earlier one to the same buyer, large enough.
+
+    Every other red letter stays unlinked, as it came.
+    """
+    numbered = invoices.with_row_index("row")
+    sold = numbered.filter(~pl.col("is_void"), direction="out")
+    red = sold.filter(pl.col("net_fen") < 0).group_by("uscc", maintain_order=True).head(most)
+    sales = sold.filter(pl.col("net_fen") > 0).select(
+        "uscc", "counterparty_id", sold_on="issued_on", sold_fen="net_fen", named="invoice_no"
+    )
+    fits = (pl.col("sold_on") <= pl.col("issued_on")) & (pl.col("sold_fen") >= -pl.col("net_fen"))
+    links = (
+        red.join(sales, on=["uscc", "counterparty_id"])
+        .filter(fits)
+        .sort("row", "sold_on", "named")
+        .unique("row", keep="first")
+    )
+    linked = numbered.join(links.select("row", "named"), on="row", how="left", maintain_order="left")
+    return linked.with_columns(red_of=pl.coalesce("red_of", "named")).select(invoices.columns)
 
 
 @pytest.fixture(scope="session")

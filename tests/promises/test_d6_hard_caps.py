@@ -59,6 +59,7 @@ def made_up_terms(policy: Policy, seed: int) -> pl.DataFrame:
             "tax_filings_feed": rng.choice(["complete", "incomplete"], SEED_ROWS),
             "unfiled_months_24m": rng.choice([0, 0, 0, 3], SEED_ROWS),
             "tax_arrears_fen": rng.choice([0, 0, 0, 5], SEED_ROWS),
+            "social_arrears_12m_fen": rng.choice([0, 0, 0, 5], SEED_ROWS),
             "live_listings": rng.choice([0, 0, 0, 1], SEED_ROWS),
             "overdue_days_now": rng.choice([0, 0, 0, 9], SEED_ROWS),
         }

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from data_contracts.sources import Sources
+from scoring.calendar import first_day
 from scoring.features import features
 from tests import make
 
@@ -42,6 +43,35 @@ def test_a_refund_in_a_filing_of_its_own_lowers_the_taxes_of_its_kind(kind: str,
     )  # fmt: skip
     found = row(tax_filings=[make.tax_filing(), back])
     assert (found["tax_paid_24m_fen"], found["tax_paid_complete_24m_fen"]) == (left, left)
+
+
+DAYS = [date(2024 + month // 12, month % 12 + 1, 20) for month in range(2, 20)]
+TWO_YEARS = 2 * 12_000
+
+
+@pytest.mark.parametrize("months", [1, 3, 12])
+def test_two_years_of_tax_count_on_every_day_however_often_a_firm_files(months: int) -> None:
+    """1,000 a month, filed by month, quarter or year: the same tax in the window whenever one looks."""
+    filed = []
+    for start in range(2021 * 12, 2026 * 12, months):
+        first, end = first_day(start), first_day(start + months) - timedelta(days=1)
+        filed.append(
+            make.tax_filing(
+                period_from=first, period_to=end, known_on=end + timedelta(days=15), paid_on=end,
+                tax_kind="cit", tax_fen=1_000 * months,
+            )
+        )  # fmt: skip
+    sources = make.complete(tax_filings=filed)
+    found = {day: features(sources, day)["tax_paid_24m_fen"].item() for day in DAYS}
+    assert found == dict.fromkeys(DAYS, TWO_YEARS)
+
+
+@pytest.mark.parametrize(("first", "counts"), [(date(2022, 7, 1), True), (date(2022, 6, 30), False)])
+def test_a_filing_of_more_than_a_year_counts_only_if_all_of_it_lies_in_the_window(first: date, *, counts: bool) -> None:
+    """A tax assessed afterwards for many years is not the tax of two."""
+    of_years = make.tax_filing(period_from=first, period_to=date(2023, 12, 31), tax_kind="cit", tax_fen=7)
+    found = features(make.complete(tax_filings=[of_years]), date(2024, 8, 20))
+    assert found["tax_paid_24m_fen"].item() == 7 * counts
 
 
 def test_withheld_filings_leave_no_tax_for_the_limit() -> None:

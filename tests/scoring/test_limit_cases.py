@@ -107,8 +107,9 @@ def statements(firm: dict[str, Any]) -> list[make.Record]:
 def facts(firm: dict[str, Any]) -> Sources:
     established = firm.get("established", date(2010, 5, 1))
     group = "G1" if "group_debt" in firm else None
-    home = {"established_on": established, "zone_entered_on": max(established, date(2015, 1, 1)), "group_id": group}
-    enterprises = [make.enterprise(**home, known_on=established, revenue_fen=firm["monthly_sales"] * 12 * FEN)]
+    entered = max(established, date(2015, 1, 1))
+    home = {"established_on": established, "zone_entered_on": entered, "known_on": entered, "group_id": group}
+    enterprises = [make.enterprise(**home, revenue_fen=firm["monthly_sales"] * 12 * FEN)]
     debts = []
     if "debt" in firm:
         debts.append(make.debt(as_of=date(2024, 12, 31), limit_fen=firm["debt"] * FEN, balance_fen=0))
@@ -179,8 +180,9 @@ RETURNS = make.returns(2023, date(2024, 9, 30))
         {"tax_filings": RETURNS[:-1]},
         {"public_records": [make.public_record(kind="abnormal_operation")]},
         {"debts": [make.debt(as_of=date(2024, 12, 31), overdue_days=1)]},
+        {"social_insurance": [make.social_insurance(arrears_fen=1)]},
     ],
-    ids=["arrears", "a return never filed", "listing", "overdue"],
+    ids=["arrears", "a return never filed", "listing", "overdue", "social insurance owed"],
 )
 def test_bad_conduct_closes_the_points_branch(blemish: dict[str, list[make.Record]], rulebook: Rulebook) -> None:
     firm = {

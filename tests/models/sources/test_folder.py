@@ -1,17 +1,23 @@
 """A data folder is judged as a whole, and its quarantine tells what was set aside."""
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import polars as pl
 import pytest
 
+from data_contracts import repeats
 from data_contracts.errors import ContractError, UsageError
+from data_contracts.parsing import FAILURE_SUFFIX
+from data_contracts.rules import rules_of
 from data_contracts.sources import SOURCES
-from models.sources.folder import describe, read_folder, write_quarantine
+from models.sources import csv_lines
+from models.sources.folder import describe, examine, quarantine_codes, read_folder, write_quarantine
 from models.sources.writing import FORMATS, Format, write_folder
 from tests import make
 
@@ -106,10 +112,51 @@ def test_the_quarantine_holds_the_original_row_its_file_its_number_and_every_rul
 def test_the_quarantine_of_an_earlier_check_is_removed(park: Path) -> None:
     place = park / "quarantine"
     place.mkdir()
-    (place / "debts.csv").write_text("stale")
+    (place / "debts.csv").write_text("file,row,rules,uscc\ndebts.csv,1,stale,\n")
     (place / "notes.txt").write_text("not ours")
     assert write_quarantine(park, read_folder(park)) == []
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
+
+
+def test_a_quarantine_that_no_check_wrote_is_neither_replaced_nor_removed(park: Path) -> None:
+    place = park / "quarantine"
+    place.mkdir()
+    mine = {"invoices.csv": b"uscc,known_on\n", "debts.csv": b"\xff\x00"}
+    for name, content in mine.items():
+        (place / name).write_bytes(content)
+    bad = [make.invoice(gross_fen=1)]
+    for records in (bad, [make.invoice()]):
+        make.frame("invoices", records).write_csv(park / "invoices.csv")
+        with pytest.raises(UsageError) as refused:
+            write_quarantine(park, read_folder(park))
+        assert [problem.split(" is there")[0] for problem in refused.value.problems] == [
+            str(place / "invoices.csv"),
+            str(place / "debts.csv"),
+        ]
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == mine
+
+
+def test_a_quarantine_that_is_a_file_is_said_so(park: Path) -> None:
+    (park / "quarantine").write_text("dear diary")
+    with pytest.raises(UsageError, match="is a file"):
+        write_quarantine(park, read_folder(park))
+
+
+def test_what_an_earlier_check_set_aside_of_a_file_that_is_torn_now_stays(park: Path) -> None:
+    make.frame("debts", [make.debt(overdue_days=-1)]).write_csv(park / "debts.csv")
+    write_quarantine(park, read_folder(park))
+    (park / "debts.csv").write_text("")
+    examined = examine(park)
+    assert examined.unread == {"debts"}
+    write_quarantine(park, examined.found, unread=examined.unread)
+    assert (park / "quarantine" / "debts.csv").is_file()
+
+
+def test_without_a_registry_no_row_is_called_a_strangers(park: Path) -> None:
+    (park / "enterprises.csv").write_text("")
+    reports = examine(park).found.reports
+    assert set(reports) == {"invoices", "debts"}
+    assert all(report.warnings == () for report in reports.values())
 
 
 def test_a_clean_folder_gets_no_quarantine(park: Path) -> None:
@@ -129,6 +176,25 @@ def test_bad_rows_reach_the_doubts_of_the_sources(park: Path) -> None:
 
 def test_every_column_of_every_source_is_described() -> None:
     assert len(describe()) == sum(len(source.columns) for source in SOURCES.values())
+
+
+def test_every_code_that_a_quarantine_may_hold_is_explained_once() -> None:
+    explained = [(code.source, code.code) for code in quarantine_codes()]
+    assert len(set(explained)) == len(explained)
+    for name, source in SOURCES.items():
+        failures = (f"{column}_{FAILURE_SUFFIX[dtype]}" for column, dtype in source.types.items() if dtype != pl.String)
+        own = [rule.code for rule in rules_of(name)]
+        for code in {*own, *failures, *constants(repeats), *constants(csv_lines)}:
+            general = {("", f"COLUMN_{code.removeprefix(f'{column}_')}") for column in source.columns}
+            assert {(name, code), ("", code), *general} & set(explained), (name, code)
+
+
+def constants(module: ModuleType) -> list[str]:
+    """The codes that a module writes."""
+    found = [value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)]
+    codes = [value for value in found if re.fullmatch("[a-z]+(_[a-z]+)+", value)]
+    assert len(codes) >= 3
+    return codes
 
 
 @contextmanager
