@@ -249,8 +249,8 @@ _MONEY = (
     ),
     Invariant(
         "I26",
-        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, or a case says so; none "
-        "is in the future",
+        "Money is integral and positive, and days are in order: signed, then drawn, then repaid, or a case says so; "
+        "none is in the future",
         """
         SELECT d.id FROM hall.drawdown d JOIN hall.facility f ON f.id = d.facility_id
         WHERE d.amount_fen <= 0 OR d.drawn_on < f.signed_on OR hall.start_of(d.drawn_on) > d.resolved_at
@@ -358,9 +358,11 @@ _TRACES = (
                 FROM hall.drawdown d JOIN hall.facility a ON a.id = d.facility_id WHERE d.state = 'asked'
             UNION ALL SELECT 'idle-claim/' || c.id, c.fr_id,
                     greatest(c.claimed_at, c.deadline_from, least(o.closed_at, i.suspended_at))
-                FROM hall.claim c JOIN hall.outlet o ON o.id = c.outlet_id JOIN hall.institution i ON i.id = o.institution_id
+                FROM hall.claim c JOIN hall.outlet o ON o.id = c.outlet_id
+                    JOIN hall.institution i ON i.id = o.institution_id
                 WHERE c.state IN ('held', 'contacted') AND (o.is_closed OR i.is_suspended)
-            UNION ALL SELECT 'event/' || u.event_id, e.audience_fr, greatest(u.at, (SELECT max(lifted.at) FROM hall.event lifted
+            UNION ALL SELECT 'event/' || u.event_id, e.audience_fr, greatest(u.at, (
+                    SELECT max(lifted.at) FROM hall.event lifted
                     WHERE lifted.subject = 'fr/' || e.audience_fr AND lifted.type = 'fin.request.resumed.v1'))
                 FROM hall.unpublishable u JOIN hall.event e ON e.id = u.event_id WHERE u.handled_at IS NULL
         ) AS late LEFT JOIN hall.financing_request f ON f.id = late.fr_id

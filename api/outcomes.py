@@ -95,9 +95,7 @@ SELECT
     f.institution_id,
     f.id,
     o.opened_on,
-    greatest(
-        12 * extract(year FROM age(f.line_ends_on, o.opened_on)) + extract(month FROM age(f.line_ends_on, o.opened_on)), 1
-    )::bigint,
+    greatest(12 * extract(year FROM line.lasts) + extract(month FROM line.lasts), 1)::bigint,
     greatest((SELECT max(w.owed_fen) FROM owed AS w WHERE w.facility_id = f.id), 0)::bigint,
     r.defaulted_on IS NOT NULL,
     r.defaulted_on,
@@ -109,5 +107,6 @@ SELECT
 FROM hall.facility AS f
 JOIN opened AS o ON o.facility_id = f.id
 JOIN reported AS r ON r.facility_id = f.id
+CROSS JOIN LATERAL age(f.line_ends_on, o.opened_on) AS line (lasts)
 ORDER BY f.uscc, f.institution_id, f.id
 """

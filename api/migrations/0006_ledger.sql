@@ -264,7 +264,7 @@ create table hall.journal (
     id bigint generated always as identity primary key,
     uscc hall.uscc not null references hall.exposure,
     kind text not null check (kind in ('reserve', 'attribute', 'void', 'commit', 'drawdown', 'repayment', 'correction',
-        'line', 'limit')),
+        'line')),
     from_account text not null check (from_account in ('free', 'pending', 'committed', 'drawn', 'over_limit',
         'unbound_committed', 'unbound_drawn')),
     from_institution text not null default '-',

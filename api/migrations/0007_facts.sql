@@ -287,6 +287,13 @@ begin
     return p_batch;
 end $$;
 
+create function hall.may_deliver(p_actor jsonb, p_uscc text) returns boolean language plpgsql stable as $$
+-- Whether the actor may bring facts of an enterprise: it speaks for it, writes it down, or is the platform's own source.
+begin
+    return hall.acts_for(p_actor, p_uscc) or exists (select 1 from hall.enterprise e where e.uscc = p_uscc
+        and (p_actor ->> 'role' = 'scoring' or hall.may_enter(p_actor, e)));
+end $$;
+
 create function hall.act_deliver_facts(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- One enterprise's rows, parted by the contracts before; p_args: uscc, fingerprint, good, quarantined, doubts, report.
 declare
@@ -297,11 +304,7 @@ declare
     delivered jsonb;
 begin
     perform hall.begin_act(p_actor);
-    if not (hall.acts_for(p_actor, about)
-            or p_actor ->> 'role' = 'scoring' and exists (select 1 from hall.enterprise where uscc = about)
-            or exists (select 1 from hall.enterprise e where e.uscc = about and hall.may_enter(p_actor, e))) then
-        perform hall.refuse('not-found');
-    end if;
+    if not hall.may_deliver(p_actor, about) then perform hall.refuse('not-found'); end if;
     insert into hall.fact_batch (source_label, fingerprint, made_by, report)
         values ('enterprises/' || about, decode(p_args ->> 'fingerprint', 'hex'), p_actor ->> 'client', p_args -> 'report')
         returning id into batch;

@@ -48,6 +48,8 @@ async def deliver_facts(
     """Store the rows that keep their contracts; the others go to quarantine with every rule they broke."""
     if (stored := await already(request, caller)) is not None:
         return stored
+    if not await request.app.state.service.pool.fetchval("SELECT hall.may_deliver($1, $2)", caller.actor(), uscc):
+        raise Problem("not-found")  # as the act would, and before the work
     delivered: dict[str, Any] = body.model_dump()
     # In a worker thread: a large delivery takes seconds.
     delivery = await asyncio.to_thread(parted, uscc, delivered, "applicant" if caller.role in OWN_WORD else None)

@@ -366,7 +366,7 @@ async def test_l4_a_drawdown_that_was_asked_ends_with_its_line(hall: Hall, today
     if ended_by == "its last day":
         await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
     elif ended_by == "order":
-        fr = await owner.fetchval("SELECT fr_id FROM hall.facility")
+        fr: Any = await owner.fetchval("SELECT fr_id FROM hall.facility")
         await order(owner, fr, "cancel")
     else:
         assert (await report(teller, facility, today, state="settled", restructured=False)).status_code == 200

@@ -16,7 +16,7 @@ from tests.hall.test_ledger import report
 
 SAME_CAUSE = "UPDATE hall.claim SET cause = '00000000-0000-0000-0000-000000000001'"
 NEGATIVE = "ALTER DOMAIN hall.fen DROP CONSTRAINT fen_is_not_negative"
-# What faults would leave behind, with the guards that stand before them out of the way: for each part of each invariant one.
+# What faults leave behind, with the guards before them out of the way: for each part of an invariant one at least.
 FAULTS: dict[str, Sequence[Sequence[str]]] = {
     "I1": [("ALTER TABLE hall.claim DROP CONSTRAINT one_winner_a_slot", "CALL copied_claim(0)")],
     "I2": [("UPDATE hall.round SET taken = 0",)],
@@ -43,7 +43,8 @@ FAULTS: dict[str, Sequence[Sequence[str]]] = {
         ("UPDATE hall.claim SET ended_at = claimed_at, state = 'lapsed', deadline = NULL",),
         (
             """
-            INSERT INTO hall.journal (uscc, kind, from_account, to_account, to_institution, amount_fen, reservation_id, at)
+            INSERT INTO hall.journal
+                (uscc, kind, from_account, to_account, to_institution, amount_fen, reservation_id, at)
             SELECT uscc, kind, from_account, to_account, to_institution, amount_fen, reservation_id, at
             FROM hall.journal WHERE kind = 'commit' AND to_account = 'committed'
             """,
@@ -103,7 +104,8 @@ FAULTS: dict[str, Sequence[Sequence[str]]] = {
             "DROP INDEX hall.a_first_loan_is_counted_once",
             """
             INSERT INTO hall.first_loan (facility_id, no, uscc, institution_id, evidence_sha256, counted_at)
-            SELECT id, n, uscc, institution_id, document_sha256, hall.hall_now() FROM hall.facility, generate_series(1, 2) AS n
+            SELECT id, n, uscc, institution_id, document_sha256, hall.hall_now()
+            FROM hall.facility, generate_series(1, 2) AS n
             """,
         ),
     ],

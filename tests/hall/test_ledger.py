@@ -426,6 +426,21 @@ async def test_l4_a_restored_line_takes_no_room_that_stands_elsewhere(owner: Any
     assert await broken_money(owner) == {}
 
 
+@pytest.mark.parametrize("between", [None, "frozen"])
+async def test_a_cut_line_stays_cut_until_the_bank_opens_it(owner: Any, between: str | None) -> None:
+    uscc, bank = await made.enterprise(owner, limit_fen=100), await made.bank(owner)
+    facility = await made.facility(owner, uscc, bank, 60)
+    await report(owner, bank, "report_drawdown", facility, 10)
+    await status(owner, bank, facility, "reduced", 20)
+    if between is not None:
+        await status(owner, bank, facility, between)
+    whole = await status(owner, bank, facility, "active")
+    assert (whole["line_fen"], whole["committed_fen"]) == ((60, 50) if between is None else (20, 10))
+    if between is not None:
+        opened = await status(owner, bank, facility, "active", 60)
+        assert (opened["line_fen"], opened["committed_fen"]) == (60, 50)
+
+
 async def test_l8_a_guard_that_only_informs_lets_it_pass_outside_the_limit_and_says_so(owner: Any) -> None:
     uscc = await made.enterprise(owner, limit_fen=10)
     await owner.execute("UPDATE hall.setting SET value = 1 WHERE name = 'guard_informs_only'")

@@ -306,3 +306,12 @@ async def test_a_delivery_of_which_nothing_is_good_or_of_a_wrong_shape_is_refuse
     stranger = await hall.client("portal")
     (row,) = rows_of(await quotes.sources_of_enterprise(hall.service.pool, uscc), "taxpayer_ratings", uscc, 1)
     assert (await stranger.post(path, {"taxpayer_ratings": [row]})).status_code == 404
+
+
+async def test_who_does_not_reach_the_firm_learns_it_before_its_delivery_is_parted(hall: Hall) -> None:
+    """As with a quote: the work of seconds is not done for nothing, and 404 is the answer whatever the rows are."""
+    uscc = str(ground().best["uscc"])
+    other = str(ground().limits["uscc"].filter(ground().limits["uscc"] != uscc)[0])
+    for who in (await hall.client("enterprise", uscc=other), await hall.client("clerk")):
+        answer = await who.post(f"/v1/enterprises/{uscc}/facts", {"invoices": []})
+        assert answer.status_code == 404, answer.text

@@ -260,6 +260,8 @@ async def test_a_bank_gets_no_byte_that_tells_who_rated_it(owner: Connection, da
     claims = [await contacted(owner, bank) for _ in range(6)]
     async with serving(database, home) as hall:
         client = await hall.client("bank", institution=bank.institution)
+        # A client polls what is published since it exists.
+        await owner.execute("UPDATE hall.client SET created_at = created_at - interval '1 hour'")
         ratings = [await rate(owner, one, 1, reasons=["dear"]) for one in claims]
         last: Any = await told(
             owner, "SELECT id FROM hall.event WHERE type LIKE 'fin.rating%' ORDER BY no DESC LIMIT 1"
@@ -282,3 +284,12 @@ async def test_a_bank_gets_no_byte_that_tells_who_rated_it(owner: Connection, da
             assert not [
                 one for one in claims if one.uscc.encode() in answer.content or one.id.encode() in answer.content
             ]
+
+
+async def test_api4_the_league_table_costs_an_address_ten_calls(database: str, home: Path) -> None:
+    """It reads every rating there is, for whoever asks; so many of other calls would all pass."""
+    async with serving(database, home, rate_limits=True) as hall:
+        answers = await asyncio.gather(*(hall.http.get("/v1/ratings/totals") for _ in range(30)))
+    statuses = [one.status_code for one in answers]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 5

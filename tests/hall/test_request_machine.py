@@ -452,8 +452,8 @@ async def test_t21_s6_what_was_left_stays_left_when_the_calendar_arrives_after_t
     claim = await made.claim(owner, await made.request(owner, uscc, "broadcast", amount_fen=1_000, purpose="a"), bank)
     await owner.execute(
         """
-        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900), deadline_from = hall.hall_now(),
-            deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
+        UPDATE hall.claim SET deadline = hall.add_working_minutes(hall.hall_now(), 900),
+            deadline_from = hall.hall_now(), deadline_minutes = 900, deadline_is_provisional = true WHERE id = $1
         """,
         claim.id,
     )

@@ -111,9 +111,7 @@ async def test_api5_who_lacks_the_scope_is_403_who_has_no_token_401_and_who_has_
 
 async def test_a_token_of_fewer_scopes_reaches_less(hall: Hall) -> None:
     admin = await hall.client("admin")
-    await hall.owner.execute(
-        "UPDATE hall.access_token SET scopes = '{admin:read}' WHERE client_id = $1", admin.client_id
-    )
+    await hall.owner.execute("UPDATE hall.access_token SET scopes = '{ops:read}' WHERE client_id = $1", admin.client_id)
     assert await told(hall.http, "POST", "/v1/institutions", admin.headers) == (403, "scope-missing")
 
 

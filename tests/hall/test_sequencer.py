@@ -17,8 +17,8 @@ from api.sequencer import PASS_SECONDS, PORTION, sequenced
 from api.service import running
 from api.settings import Settings
 from tests.hall import made
-from tests.hall.steps import order
 from tests.hall.feeding import announce, emit, feed_of, publish_all, published, until, value
+from tests.hall.steps import order
 
 Owner = asyncpg.Connection
 NAIVE = "SELECT no, subject FROM hall.event WHERE no > $1 ORDER BY no"

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.invariants import violated
 from api.database import Connection, Pool
+from api.invariants import violated
 from api.metrics import REGISTRY
 from api.sweeper import TURNS, swept
 from tests.hall import made
