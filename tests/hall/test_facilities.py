@@ -11,6 +11,7 @@ import pytest
 
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
+from tests.hall.feeding import until, value
 from tests.hall.steps import order
 
 FIRST = {"first_loan": True, "evidence_sha256": made.HASH}
@@ -322,13 +323,17 @@ async def open_cases(owner: Any) -> list[str]:
     return [one["kind"] for one in await owner.fetch("SELECT kind FROM hall.hall_case WHERE closed_at IS NULL")]
 
 
+async def is_open(owner: Any, kind: str) -> bool:
+    """The service's own sweeper opens it."""
+    return kind in await open_cases(owner)
+
+
 @pytest.mark.parametrize("answer", ["confirm", "refuse"])
 async def test_p4_the_case_of_an_unanswered_drawdown_ends_with_the_answer(line: Signed, answer: str) -> None:
     owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
     asked = (await line.firm.post(at, {"amount_fen": 5})).json()["drawdown_id"]
     await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
-    await swept(owner)
-    assert await open_cases(owner) == ["drawdown-unanswered"]
+    await until(lambda: is_open(owner, "drawdown-unanswered"))
     said = {"reason": "over-branch-limit"} if answer == "refuse" else {
         "bank_ref": reference(), "drawn_on": str(line.today)}  # fmt: skip
     done = await line.teller.post(f"{at}/{asked}/{answer}", said)
@@ -340,8 +345,7 @@ async def test_l4_the_enterprise_takes_a_drawdown_back_and_may_ask_for_its_amoun
     owner, at = line.hall.owner, f"/v1/facilities/{line.facility}/drawdowns"
     asked = (await line.firm.post(at, {"amount_fen": 30_000})).json()["drawdown_id"]
     await owner.execute("UPDATE hall.drawdown SET due_at = hall.hall_now() WHERE state = 'asked'")
-    await swept(owner)
-    assert await open_cases(owner) == ["drawdown-unanswered"]
+    await until(lambda: is_open(owner, "drawdown-unanswered"))
     assert code(await line.firm.post(at, {"amount_fen": 1})) == (422, "over-facility")
     assert code(await line.teller.post(f"{at}/{asked}/withdraw")) == (403, "scope-missing")
     neighbour = await line.hall.client("enterprise", uscc=await made.enterprise(owner))
@@ -370,19 +374,12 @@ async def test_l4_a_drawdown_that_was_asked_ends_with_its_line(hall: Hall, today
         await order(owner, fr, "cancel")
     else:
         assert (await report(teller, facility, today, state="settled", restructured=False)).status_code == 200
-    await swept(owner)
+    await until(lambda: value(owner, "SELECT state <> 'asked' FROM hall.drawdown"))
     (seen,) = (await firm.get(f"/v1/facilities/{facility}")).json()["drawdowns"]
     assert (seen["state"], seen["due_at"]) == ("lapsed", None)
     assert "drawdown-unanswered" not in await open_cases(owner)
     told = "SELECT count(*) FROM hall.event WHERE type = 'fin.drawdown.lapsed.v1' AND uscc = $1"
     assert await owner.fetchval(told, uscc) == 1
-
-
-async def swept(owner: Any) -> list[str]:
-    fired: list[str] = []
-    while (what := await owner.fetchval("SELECT hall.sweep()")) is not None:
-        fired.append(what)
-    return fired
 
 
 async def test_l5_the_case_of_money_owed_after_the_end_ends_when_it_is_repaid(line: Signed) -> None:
@@ -401,10 +398,9 @@ async def test_l5_the_case_of_money_owed_after_the_end_ends_when_it_is_repaid(li
 async def test_f9_the_case_of_a_missing_report_ends_with_the_facility(line: Signed) -> None:
     owner = line.hall.owner
     await owner.execute("INSERT INTO hall.clock_offset VALUES ('default', interval '363 days')")
-    await swept(owner)
+    await until(lambda: value(owner, "SELECT is_line_over FROM hall.facility"))
     await owner.execute("UPDATE hall.facility SET deadline = hall.hall_now()")
-    await swept(owner)
-    assert "status-overdue" in await open_cases(owner)
+    await until(lambda: is_open(owner, "status-overdue"))
     today = str(await owner.fetchval("SELECT hall.today()"))
     back = {"amount_fen": 20_000, "bank_ref": reference(), "repaid_on": today}
     paid = await line.teller.post(f"/v1/facilities/{line.facility}/repayments", back)
