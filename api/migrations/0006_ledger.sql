@@ -140,7 +140,7 @@ create table hall.drawdown (
     institution_id text not null,
     amount_fen hall.fen not null check (amount_fen > 0),
     asked_by text not null check (asked_by in ('enterprise', 'institution')),
-    state text not null check (state in ('asked', 'confirmed', 'refused', 'withdrawn', 'lapsed')),
+    state text not null check (state in ('asked', 'confirmed', 'withdrawn', 'lapsed', 'refused')),
     bank_ref text,
     drawn_on date,
     refused_for text,
