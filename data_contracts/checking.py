@@ -266,7 +266,10 @@ def _no_doubts() -> pl.DataFrame:
 
 
 def _doubts(source: Source, quarantined: pl.DataFrame) -> pl.DataFrame:
-    """Whom the quarantined rows cast doubt on; a day that is itself in question counts as "always"."""
+    """Whom the quarantined rows cast doubt on; a day that cannot be read counts as "always".
+
+    A day that lies before what it tells of can: if it is wrong, the right one is later, and the doubt covers more.
+    """
     if quarantined.is_empty():
         return _no_doubts()
     suspect = quarantined.filter(~pl.col("exact_duplicate"))
@@ -275,7 +278,7 @@ def _doubts(source: Source, quarantined: pl.DataFrame) -> pl.DataFrame:
     if suspect.is_empty():
         return _no_doubts()
     in_line = pl.col("line").str.extract_all(CODE_FORM).list.eval(_valid(pl.element())).list.first()
-    day_in_question = pl.col("rules").str.contains(r"(^|; )known_on_")
+    day_in_question = pl.col("rules").str.contains(r"(^|; )known_on_(null|not_date|too_)")
     told = suspect.select(
         uscc=pl.coalesce("uscc", in_line),
         source=pl.lit(source.name),

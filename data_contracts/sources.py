@@ -231,7 +231,6 @@ ENTERPRISES = Source(
     rules=(
         VALID_CODE,
         _not_before("known_on", "established_on"),
-        _not_before("known_on", "zone_entered_on"),
         *_party("group_id", upper=True),
     ),
 )

@@ -13,7 +13,7 @@ What an applicant says of its own loans is no label and no look of the lender.
 One loan per enterprise is used, the latest, so that no enterprise can stand on both sides of a split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -86,17 +86,23 @@ def dataset(
         if on_progress is not None:
             on_progress(number, len(days))
     if not parts:
-        raise ContractError(
-            "there is no loan to train on", [f"{count} left out: {why}" for why, count in left_out.items()]
-        )
+        raise _no_loan(left_out)
     joined = loans.join(pl.concat(parts), on=["uscc", "seen_on"], how="inner").sort("uscc")
     if joined.height < loans.height:
         left_out["enterprise not known on the day"] = loans.height - joined.height
+    if joined.is_empty():
+        raise _no_loan(left_out)
     undated = joined.filter("undated").height
     table = joined.drop("defaults", "undated", LABEL_KNOWN_ON)
     known_on = joined[LABEL_KNOWN_ON].max()
     assert isinstance(known_on, date)
     return Dataset(table, joined["defaults"].to_numpy(), left_out, undated, known_on)
+
+
+def _no_loan(left_out: Mapping[str, int]) -> ContractError:
+    return ContractError(
+        "there is no loan to train on", [f"{count} left out: {why}" for why, count in left_out.items()]
+    )
 
 
 def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -113,7 +119,7 @@ def _usable(sources: Sources) -> tuple[pl.DataFrame, dict[str, int]]:
     ripe = loans.filter(pl.col("last_look") >= horizon)
     watched = ripe.filter(pl.col("defaults") | watched_enough)
     known = watched.join(sources.enterprises.select("uscc").unique(), on="uscc", how="semi")
-    one = known.sort("uscc", "opened_on", "loan_id").unique("uscc", keep="last", maintain_order=True)
+    one = known.sort("uscc", "opened_on", "lender_id", "loan_id").unique("uscc", keep="last", maintain_order=True)
     left_out = {
         f"opened under {HORIZON_MONTHS} months before the lender's last look": loans.height - ripe.height,
         f"watched neither to maturity nor for {HORIZON_MONTHS} months, without default": ripe.height - watched.height,

@@ -56,8 +56,11 @@ def _per_firm(firms: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 def tax_features(sources: Sources, firms: pl.DataFrame, as_of: date) -> pl.DataFrame:
     """Taxes paid, sales declared, lateness, arrears, and due months for which no VAT return is there.
 
-    Taxes count by the day their period ends, so that each window of 24 months holds two years of tax of those who file
-    by month, by quarter or by year; a period of more than a year counts only if it lies inside the window whole.
+    Taxes count by the day their period ends, so that the window of 24 months up to the last quarter due holds two years
+    of tax of those who file by month or quarter, and of those who file by year once the year's return is there: between
+    its year's last quarter falling due and the return, one year. A firm that goes over from yearly to shorter periods
+    has up to eleven months more in the window for a while. A period of more than a year counts only if it lies inside
+    the window whole.
     Refunds are taken off the taxes of their kind over the whole window, in whichever filing they stand; more than was
     paid of a kind takes nothing off another.
 

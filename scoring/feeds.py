@@ -16,7 +16,7 @@ import polars as pl
 
 from data_contracts.marks import lasting, stood
 from data_contracts.sources import APPLICANT, SOURCES, Sources
-from scoring.calendar import filings_due_until, marks_due_until, months_before
+from scoring.calendar import filings_due_until, first_day, marks_due_until, month_number, months_before
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Feed:
         return filings_due_until(as_of) if self.source == "tax_filings" else marks_due_until(as_of)
 
     def due_from(self, as_of: date) -> date:
-        """The first day that they must cover."""
+        """The first day that they must cover: that of the window in which the source's rows count."""
+        if self.source == "tax_filings":
+            return first_day(month_number(self.due_until(as_of)) + 1 - self.months)
         return months_before(as_of, self.months) if self.months else self.due_until(as_of)
 
 

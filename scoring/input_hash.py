@@ -20,7 +20,7 @@ def input_hashes(
 
     Covers every row known by `as_of` that speaks of the enterprise, corrected ones and doubts included, and the
     registry rows and debts of other members of its group, which its decision may depend on. Loan outcomes are labels,
-    not facts, and are left out. `extra`, `uscc` and columns from outside the catalogue, is covered by name and value,
+    not facts, and are left out, as are doubts about them. `extra`, `uscc` and columns from outside the catalogue, is covered by name and value,
     an enterprise without a row like one of nulls; without it the fingerprint is of the facts alone.
     """
     wanted = pl.DataFrame({"uscc": list(usccs)}, schema={"uscc": pl.String})
@@ -29,7 +29,8 @@ def input_hashes(
         if name != "loan_outcomes":
             rows = known(getattr(sources, name), as_of).join(wanted, on="uscc", how="semi")
             parts.append(_lines(name, rows, list(source.columns)))
-    doubts = sources.doubts.filter(pl.col("known_on").is_null() | (pl.col("known_on") <= as_of))
+    told = pl.col("known_on").is_null() | (pl.col("known_on") <= as_of)
+    doubts = sources.doubts.filter(told, pl.col("source") != "loan_outcomes")
     parts.append(_lines("doubts", doubts.join(wanted, on="uscc", how="semi"), list(doubts.columns)))
     parts.extend(_peers(sources, wanted, as_of))
     if extra is not None:

@@ -93,7 +93,6 @@ LATER = date(2024, 1, 2)
 ACROSS_FIELDS: dict[str, dict[str, make.Record]] = {
     "enterprises": {
         "known_on_before_established_on": {"known_on": EARLIER, "established_on": DAY},
-        "known_on_before_zone_entered_on": {"known_on": EARLIER, "zone_entered_on": DAY},
         **_of_party("group_id", upper=True),
     },
     "qualifications": {

@@ -141,9 +141,17 @@ def test_an_invoice_without_direction_puts_both_feeds_in_doubt() -> None:
     assert [row[2] for row in found] == ["in", "out"]
 
 
-def test_a_day_that_is_itself_in_question_counts_as_always() -> None:
-    assert doubts("invoices", make.invoice(known_on=date(2024, 1, 1))) == [(make.USCC, "invoices", "out", None)]
+def test_a_day_that_cannot_be_read_counts_as_always() -> None:
     assert doubts("debts", make.debt(known_on=None)) == [(make.USCC, "debts", None, None)]
+    assert doubts("debts", make.debt(known_on=date(1900, 1, 1))) == [(make.USCC, "debts", None, None)]
+
+
+def test_d4_a_day_before_what_it_tells_of_casts_its_doubt_from_then_on() -> None:
+    """Not on days before it: a mistake that is made next year changes no decision of today."""
+    early = date(2024, 1, 1)
+    assert doubts("invoices", make.invoice(known_on=early)) == [(make.USCC, "invoices", "out", early)]
+    mistyped = make.tax_filing(paid_on=date(2031, 1, 1))
+    assert doubts("tax_filings", mistyped) == [(make.USCC, "tax_filings", None, mistyped["known_on"])]
 
 
 def test_nobody_is_put_in_doubt_by_a_code_that_cannot_be_read() -> None:

@@ -16,7 +16,7 @@ from data_contracts.rules import broken_rules, compiled, described, rules_of
 from data_contracts.sources import SOURCES, TAXPAYER_RATINGS, Contract, Source
 from tests import make
 
-MAY_LIE_AHEAD = {("qualifications", "valid_to")}
+MAY_LIE_AHEAD = {("qualifications", "valid_to"), ("enterprises", "zone_entered_on")}
 """Days that are told before they come: the end of a validity."""
 DAYS = [(name, day) for name, source in SOURCES.items() for day, kind in source.types.items() if kind == pl.Date]
 TEXTS = ["", "x", "0" * 8, "X1234567\n", "a\x00b", "authority", "out", "reported", "I6513", "３５０２１１", "x" * 201]

@@ -27,6 +27,27 @@ def test_an_earlier_window_sees_no_later_fact() -> None:
     assert dataset(sources, as_of=date(2024, 1, 1)).table["seen_on"].item() == date(2023, 6, 1)
 
 
+def test_loans_of_firms_that_nobody_knew_on_their_day_are_no_training_set() -> None:
+    """A registry that was delivered today says nothing of last year."""
+    sources = make.complete(
+        enterprises=[make.enterprise(known_on=date(2024, 12, 31))], loan_outcomes=[make.loan_outcome()]
+    )
+    with pytest.raises(ContractError, match="no loan to train on") as refused:
+        dataset(sources)
+    assert "1 left out: enterprise not known on the day" in refused.value.problems
+    with pytest.raises(ContractError, match="no loan to train on"):
+        dataset(make.complete(loan_outcomes=[make.loan_outcome()]), as_of=date(1990, 1, 1))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_lenders_loans_the_order_of_their_rows_decides_nothing(order: tuple[int, int]) -> None:
+    loans = [
+        make.loan_outcome(lender_id="a", defaulted=True, defaulted_on=date(2023, 9, 1)),
+        make.loan_outcome(lender_id="b"),
+    ]
+    assert labelled(*(loans[place] for place in order)).defaulted.tolist() == [False, False]
+
+
 WATCHED = make.loan_outcome(uscc=make.enterprise(2)["uscc"], loan_id="watched")
 """Another loan of the same lender, which shows how long the lender looked on."""
 

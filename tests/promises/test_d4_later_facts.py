@@ -102,15 +102,18 @@ def test_the_same_facts_count_once_they_are_known(park_engine: Engine, world: Wo
     assert (after.limits["limit_fen"] == 0).all()
 
 
-def test_a_doubt_cast_later_changes_nothing(park_engine: Engine, world: World) -> None:
+@pytest.mark.parametrize(("source", "after"), [("tax_filings", 1), ("loan_outcomes", -100)])
+def test_a_doubt_cast_later_or_about_labels_changes_nothing(
+    park_engine: Engine, world: World, source: str, after: int
+) -> None:
     sources = world.sources()
     doubts = pl.DataFrame(
         {"uscc": world.frames["enterprises"]["uscc"].unique().sort()},
     ).select(
         "uscc",
-        source=pl.lit("tax_filings"),
+        source=pl.lit(source),
         direction=pl.lit(None, pl.String),
-        known_on=pl.lit(world.as_of + timedelta(days=1)),
+        known_on=pl.lit(world.as_of + timedelta(days=after)),
     )
     object.__setattr__(sources, "doubts", doubts)
     assert_same(park_engine.decided(sources, world.as_of), park_engine.decided(world.sources(), world.as_of))

@@ -49,6 +49,29 @@ def test_a_mark_must_agree_and_leave_no_gap(changes: dict[str, Any], expected: s
     assert state(sources, "invoices_out_feed") == expected
 
 
+def test_d3_the_marks_of_filings_cover_the_whole_window_in_which_taxes_count() -> None:
+    """A refund of the window's first quarter cannot be kept back with its mark and leave the feed complete."""
+    day = date(2026, 7, 10)  # the last quarter due ends in March, so the 24 months begin in April 2024
+    first_quarter = date(2024, 6, 30)
+    filings = [
+        make.tax_filing(
+            tax_kind="cit", period_from=date(2024, 4, 1), period_to=first_quarter, tax_fen=0, refund_fen=500_000,
+            known_on=date(2024, 7, 10), paid_on=None,
+        ),
+        make.tax_filing(
+            tax_kind="cit", period_from=date(2025, 1, 1), period_to=date(2025, 3, 31), tax_fen=1_100_000,
+            known_on=date(2025, 4, 10), paid_on=date(2025, 4, 8),
+        ),
+    ]  # fmt: skip
+    whole = make.checked_sources(make.marked(make.frames(tax_filings=filings), until=date(2026, 7, 1)))
+    kept_back = make.checked_sources(
+        make.marked(make.frames(tax_filings=filings[1:]), since=date(2024, 7, 1), until=date(2026, 7, 1))
+    )
+    assert state(whole, "tax_filings_feed", day) == "complete"
+    assert features(whole, day)["tax_paid_24m_fen"].item() == 600_000
+    assert state(kept_back, "tax_filings_feed", day) == "incomplete"
+
+
 def test_several_marks_may_follow_one_another_but_not_leave_a_day_out() -> None:
     first = invoice_mark(period_to=date(2024, 6, 30))
     second = invoice_mark(period_from=date(2024, 7, 1), row_count=0, total_fen=0)
