@@ -153,6 +153,16 @@ class Hall:
         """Read."""
         return _body(self._http.get(path, params=query, headers=self._headers()))
 
+    def read(self, path: str, **query: str) -> Json:
+        """As `get`, for the work on a claim: a refusal that will pass, or no token, is NotNow."""
+        try:
+            return self.get(path, **query)
+        except Refused as refused:
+            if refused.code in LATER | REPEATED | {"token-expired"}:
+                self.forget_token()
+                raise NotNow(refused.status, refused.problem) from None
+            raise
+
     def pages(self, path: str, **query: str) -> Iterator[Json]:
         """Read a list to its end, page by page."""
         response = self._http.get(path, params=query, headers=self._headers())
@@ -304,6 +314,8 @@ class Outlet:
         self.signed = False
         self.clock = timedelta(0)
         self.known: Json | None = None
+        self.waiting = list(state.cards.values())
+        self.signings = list(state.signings.values())
         self.racers = ThreadPoolExecutor(RACERS)
         self.gates = Gates(self.now, lambda card: self.begin(self.race, card))
 
@@ -326,15 +338,11 @@ class Outlet:
         """The version of the product that the outlet claims with; a version never changes, so it is read once."""
         if self.known is None:
             name, version = self.config["product"].split("@")
-            self.known = self.hall.get(f"/v1/products/{name}", version=version)
+            self.known = self.hall.read(f"/v1/products/{name}", version=version)
         return self.known
 
     def work(self) -> None:
         """Follow the hall for ever: after each end of the stream, whatever its reason, a new one where it stood."""
-        for card in list(self.state.cards.values()):
-            self.gates.add(card)  # what waited, or was under way, when the program ended
-        for accepted in list(self.state.signings.values()):
-            self.begin(self.sign, accepted)
         while not (self.once and self.signed):
             try:
                 if self.state.cursor is None:
@@ -350,6 +358,14 @@ class Outlet:
             if not (self.once and self.signed):
                 # Unequal, so that not every bank comes back in the same instant.
                 time.sleep(0.5 + secrets.randbelow(1500) / 1000)
+
+    def begin_what_waits(self) -> None:
+        """Once, when the hall's time is known: go on with what waited, or was under way, when the program ended."""
+        for card in self.waiting:
+            self.gates.add(card)
+        for accepted in self.signings:
+            self.begin(self.sign, accepted)
+        self.waiting = self.signings = []
 
     def read_snapshot(self) -> None:
         """All open cards at one instant, and the place of the stream that belongs to it."""
@@ -379,6 +395,8 @@ class Outlet:
                 return
             epoch, sequence, prev = event.id.split(".")
             if event.event == "hello":
+                self.set_clock(json.loads(event.data)["server_time"])
+                self.begin_what_waits()
                 print(f"following the hall from {epoch}.{sequence}", flush=True)
                 self.state.last = self.state.last or prev
                 continue
@@ -448,6 +466,10 @@ class Outlet:
             "card_version": card["card_version"], "officer_id": self.config.get("officer")}  # fmt: skip
         try:
             won = self.hall.act(grab_of(card), f"/v1/financing-requests/{fr}/claims", body)
+        except NotNow as refused:
+            print(f"{fr} is tried for later: {refused}", file=sys.stderr)
+            self.later(self.race, card)  # its round goes on for hours, and an answer that was lost may have been a yes
+            return
         except Refused as refused:
             print(f"not ours: {refused.code}", flush=True)
             self.done_with(card)
@@ -477,11 +499,10 @@ class Outlet:
         proof = {"method": "call", "proof_sha256": sha256(f"call {claim}".encode()).hexdigest()}
         self.hall.act(f"contact {claim}", f"/v1/claims/{claim}/contact", proof, fence)
         try:
-            dossier = self.hall.get(f"/v1/claims/{claim}/dossier")
+            dossier = self.hall.read(f"/v1/claims/{claim}/dossier")
+        except NotNow:
+            raise
         except Refused as refused:
-            if refused.code in LATER | REPEATED | {"token-expired"}:
-                self.hall.forget_token()
-                raise NotNow(refused.status, refused.problem) from None
             if refused.code not in {"consent-missing", "consent-revoked"}:
                 raise
             self.hall.act(f"decline {claim}", f"/v1/claims/{claim}/decline", {"reason": refused.code}, fence)
@@ -496,10 +517,10 @@ class Outlet:
     def sign(self, told: Json) -> None:
         """Report that the contract is signed, by the day of the hall's clock in Beijing."""
         today = (self.now() + timedelta(hours=8)).date()
-        report = contract_of(told["claim_id"], today, self.product())
         try:
+            report = contract_of(told["claim_id"], today, self.product())
             facility = self.hall.act(f"sign {told['claim_id']}", "/v1/facilities", report, told["fence"])
-        except NotNow as refused:
+        except (NotNow, *UNANSWERED) as refused:
             print(f"claim {told['claim_id']} is signed later: {refused}", file=sys.stderr)
             self.later(self.sign, told)
             return

@@ -20,8 +20,9 @@ def input_hashes(
 
     Covers every row known by `as_of` that speaks of the enterprise, corrected ones and doubts included, and the
     registry rows and debts of other members of its group, which its decision may depend on. Loan outcomes are labels,
-    not facts, and are left out, as are doubts about them. `extra`, `uscc` and columns from outside the catalogue, is covered by name and value,
-    an enterprise without a row like one of nulls; without it the fingerprint is of the facts alone.
+    not facts, and are left out, as are doubts about them. `extra`, `uscc` and columns from outside the catalogue, is
+    covered by name and value, an enterprise without a row like one of nulls; without it the fingerprint is of the facts
+    alone.
     """
     wanted = pl.DataFrame({"uscc": list(usccs)}, schema={"uscc": pl.String})
     parts = []

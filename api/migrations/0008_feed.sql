@@ -413,8 +413,9 @@ create function hall.own_places(
     p_tenant text, p_outlets integer[], p_institution text, p_uscc text, p_portal text,
     p_after bigint, p_before bigint, p_limit integer
 ) returns setof bigint language sql stable as $$
-    -- The first places between these two, neither included, that hall.reads grants, in order. Each way to be entitled goes
-    -- by an index of its own, so that a reader with few events does not walk through everybody's.
+    -- The first places between these two, neither included, that hall.reads grants, in order. Each way to be entitled but
+    -- the last goes by an index of its own, so that an enterprise does not walk through everybody's events. Cards are come
+    -- upon in order: nearly all institutions get nearly all of them.
     select sequence from (
         (select sequence from hall.feed where uscc = p_uscc and tenant = p_tenant
             and sequence > p_after and sequence < p_before order by sequence limit p_limit)

@@ -7,7 +7,7 @@ create index claim_by_id_of_institution on hall.claim (institution_id, id);
 create index live_claim_by_id_of_institution on hall.claim (institution_id, id) where hall.is_live(state);
 create index facility_by_id_of_institution on hall.facility (institution_id, id);
 create index open_facility_by_id_of_institution on hall.facility (institution_id, id)
-    where state not in ('settled', 'written_off', 'compensated');
+    where state not in ('settled', 'written_off', 'compensated') or drawn_fen + over_limit_fen > 0;
 create index facility_by_id_of_enterprise on hall.facility (uscc, id);
 create index draft_by_clerk on hall.financing_request (registered_by, id) where state = 'draft';
 create index order_open on hall.approval (id) where approved_at is null;
@@ -55,16 +55,19 @@ $$;
 
 create function hall.own_facilities(p_actor jsonb, p_is_open boolean, p_after text, p_most integer) returns setof jsonb
 language sql stable as $$
+    -- p_is_open: those that have not ended, and those written off or compensated on which money is owed all the same.
     select hall.facility_body(f)
     from (
         select mine.* from hall.spoken_for(p_actor) as own (code) cross join lateral (
             select * from hall.facility one
             where one.uscc = own.code and one.id > p_after
-                and not (p_is_open and one.state in ('settled', 'written_off', 'compensated'))
+                and (not p_is_open or one.state not in ('settled', 'written_off', 'compensated')
+                    or one.drawn_fen + one.over_limit_fen > 0)
             order by one.id limit p_most) as mine
         union all (
             select * from hall.facility one
-            where p_is_open and one.state not in ('settled', 'written_off', 'compensated')
+            where p_is_open and (one.state not in ('settled', 'written_off', 'compensated')
+                    or one.drawn_fen + one.over_limit_fen > 0)
                 and one.institution_id = p_actor ->> 'institution' and hall.serves(p_actor, one) and one.id > p_after
             order by one.id limit p_most)
         union all (

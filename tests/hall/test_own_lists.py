@@ -76,7 +76,16 @@ async def test_a7_a_bank_lists_its_own_claims_and_facilities_and_an_outlet_its_o
     assert await listed(whole, "/v1/facilities", "facility_id") == sorted([signed[bank.outlet], signed[second]])
     assert await listed(bound, "/v1/facilities", "facility_id") == [signed[second]]
     firm = await hall.client("enterprise", uscc=firms[3])
-    assert await listed(firm, "/v1/facilities", "facility_id") == sorted(signed.values())
+    await owner.execute("ALTER TABLE hall.facility DISABLE TRIGGER USER")
+    await owner.execute(
+        "UPDATE hall.facility SET state = 'written_off', committed_fen = 0, drawn_fen = 7 WHERE id = $1", signed[second]
+    )
+    assert await listed(bound, "/v1/facilities", "facility_id") == [signed[second]], "written off, and owed still"
+    await owner.execute("UPDATE hall.facility SET drawn_fen = 0 WHERE id = $1", signed[second])
+    assert await listed(bound, "/v1/facilities", "facility_id") == []
+    assert await listed(bound, "/v1/facilities", "facility_id", state="all") == [signed[second]]
+    assert len(await listed(firm, "/v1/facilities", "facility_id")) == 2
+    assert await listed(firm, "/v1/facilities", "facility_id", state="all") == sorted(signed.values())
     assert await listed(await hall.client("enterprise", uscc=firms[0]), "/v1/facilities", "facility_id") == []
     assert (await firm.get("/v1/claims")).status_code == 403
 
