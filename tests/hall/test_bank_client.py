@@ -243,7 +243,7 @@ async def test_a_card_that_waits_for_its_gate_outlives_the_program(database: str
         config = await configured(hall, bank, tmp_path)
         first = await started(config)
         await said(first, "following")
-        (fr,) = await gated(hall, bank, seconds=12)
+        (fr,) = await gated(hall, bank, seconds=5)
         await waiting(config, fr, is_there=True)
         first.kill()
         await first.wait()
@@ -264,7 +264,7 @@ async def test_cards_of_one_gate_are_all_grabbed_before_the_work_on_the_first_be
         config = await configured(hall, bank, tmp_path)
         process = await started(config)
         await said(process, "following")
-        await gated(hall, bank, seconds=8, cards=12)
+        await gated(hall, bank, seconds=6, cards=12)
         assert process.stdout is not None
         lines: list[str] = []
         async with asyncio.timeout(SECONDS):
@@ -333,7 +333,7 @@ async def test_v8_the_snapshot_is_read_to_its_end(database: str, home: Path, tmp
     async with serving(database, home) as hall:
         bank = await made.bank(hall.owner)
         config = await configured(hall, bank, tmp_path)
-        cards = await gated(hall, bank, seconds=200_000, cards=203)
+        cards = await gated(hall, bank, seconds=200_000, cards=201)
         process = await started(config)
         await said(process, "following")
         kept = json.loads(config.with_name("bank.json.state").read_text())["cards"]
