@@ -116,7 +116,9 @@ begin
         perform hall.refuse('not-found');  -- T21: the card is hidden
     end if;
     if shown.state = 'taken' then
-        perform hall.note_attempt(p_actor, shown, place.id, at);
+        if hall.could_have_won(p_actor, p_args, shown, at) then
+            perform hall.note_attempt(p_actor, shown, place.id, at);
+        end if;
         return jsonb_build_object('refused', 'grab-lost', 'members', jsonb_build_object('round', shown.n,
             'next_round_possible', case when shown.n < hall.setting('rounds') then 'unknown' else 'false' end));
     end if;
