@@ -8,8 +8,11 @@ from typing import Any
 
 import asyncpg
 import httpx2
+import orjson
 import pytest
 
+from api.appeals import State, appeals
+from api.calls import Caller
 from api.database import Connection
 from api.invariants import violated as broken
 from tests.hall import made
@@ -444,6 +447,26 @@ async def test_a_portal_pages_through_the_appeals_of_its_firms(owner: Connection
         assert [one["appeal_id"] for answer in (first, rest) for one in answer.json()["items"]] == opened[:2]
         assert [one["uscc"] for one in rest.json()["items"]] == [decisions[1].uscc]
         assert "next" not in rest.links
+
+
+async def test_a_case_manager_finds_what_is_open_from_the_open_cases(owner: Connection) -> None:
+    """Not from the appeals, of which most have ended: the index of open cases serves."""
+    ended, standing = [await appeal(owner, await a_decline(owner)) for _ in range(2)]
+    await opinion(owner, ended)
+    manager = Caller("manager", "default", "case-manager", frozenset(), None, None, None)
+    scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'one_open_case'"
+    await owner.execute("SET enable_seqscan = off; SELECT pg_stat_force_next_flush()")
+    before = await told(owner, scans)
+    lists: dict[State | None, list[str]] = {
+        "open": [standing["appeal_id"]],
+        None: [standing["appeal_id"]],
+        "closed": [],
+    }
+    for state, found in lists.items():
+        shown = await appeals(owner, manager, state, "", 9)
+        assert [orjson.loads(row["found"])["appeal_id"] for row in shown] == found
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    assert await told(owner, scans) == before + 2
 
 
 # ----------------------------------------------------------------------------------------------------------- no words

@@ -245,7 +245,7 @@ async def test_c2_looks_at_many_limits_take_their_locks_in_one_order(database: s
 
 
 async def at_once(database: str, owner: Connection, held: str, first: Act, second: Act) -> list[Any]:
-    """The answers of two acts: the first waits for what a third holds, the second for the first; then the third ends."""
+    """The answers of two acts: the first waits for what a third holds, the second for the first; the third ends."""
     *sessions, third = [await asyncpg.connect(database) for _ in "123"]
     pids = [session.get_server_pid() for session in sessions]
     told: list[asyncio.Task[Any]] = []
