@@ -86,8 +86,9 @@ async def appeals(
     if caller.role == "case-manager":
         return await connection.fetch(
             """
-            SELECT hall.appeal_row(a) AS found FROM hall.appeal AS a
-            WHERE a.id > $1 AND hall.is_open(a) AND $2::text IS DISTINCT FROM 'closed'
+            SELECT hall.appeal_row(a) AS found
+            FROM hall.hall_case AS k JOIN hall.appeal AS a ON a.case_id = k.id
+            WHERE k.kind = 'appeal' AND k.closed_at IS NULL AND a.id > $1 AND $2::text IS DISTINCT FROM 'closed'
             ORDER BY a.id
             LIMIT $3
             """,

@@ -352,8 +352,8 @@ _TRACES = (
             UNION ALL SELECT 'round/' || fr_id || '/' || n, fr_id, closes_at FROM hall.round WHERE state = 'open'
             UNION ALL SELECT 'facility/' || id, fr_id, deadline FROM hall.facility
             UNION ALL SELECT 'revocation/' || consent_id, NULL, due_at FROM hall.awaited_acknowledgement
-            UNION ALL SELECT 'case/' || id, hall.request_of(subject), due_at FROM hall.hall_case
-                WHERE closed_at IS NULL AND overdue_at IS NULL
+            UNION ALL SELECT 'case/' || id, CASE WHEN kind <> 'appeal' THEN hall.request_of(subject) END, due_at
+                FROM hall.hall_case WHERE closed_at IS NULL AND overdue_at IS NULL
             UNION ALL SELECT 'drawdown/' || d.id, a.fr_id, d.due_at
                 FROM hall.drawdown d JOIN hall.facility a ON a.id = d.facility_id WHERE d.state = 'asked'
             UNION ALL SELECT 'idle-claim/' || c.id, c.fr_id,

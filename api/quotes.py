@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from api.service import Service
 
 
+LOOKS_AT_ONCE = 100
+"""Limits that one transaction looks at: no look keeps its locks while many others are made."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """A decision about an enterprise, made or found, and ready to be kept by an act.
@@ -127,6 +131,8 @@ async def limits_for_bank(
 ) -> list[dict[str, Any]]:
     """One line an enterprise, in the order asked: its limit, or why it is withheld. Each look is logged.
 
+    `LOOKS_AT_ONCE` are made and logged together: after an error, those before it stay logged.
+
     Args:
         pool: of the hall.
         caller: a bank.
@@ -137,7 +143,14 @@ async def limits_for_bank(
     Raises:
         asyncpg.PostgresError: a refusal: validation: no such scheme.
     """
-    rows = await pool.fetch(
-        "SELECT shown FROM hall.look_at_limits($1, $2, $3, $4) AS shown", caller.actor(), list(usccs), purpose, scheme
-    )
-    return [row["shown"] for row in rows]
+    lines: list[dict[str, Any]] = []
+    for begin in range(0, len(usccs), LOOKS_AT_ONCE):
+        rows = await pool.fetch(
+            "SELECT shown FROM hall.look_at_limits($1, $2, $3, $4) AS shown",
+            caller.actor(),
+            list(usccs[begin : begin + LOOKS_AT_ONCE]),
+            purpose,
+            scheme,
+        )
+        lines += [row["shown"] for row in rows]
+    return lines

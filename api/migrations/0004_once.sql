@@ -22,6 +22,13 @@ language sql stable as $$
     from hall.problem_type where code = p_code
 $$;
 
+create function hall.refuse_under_maintenance() returns void language plpgsql as $$
+begin
+    if hall.setting('maintenance') = 1 then
+        perform hall.refuse('maintenance', jsonb_build_object('retry_after_seconds', 30));
+    end if;
+end $$;
+
 create function hall.once(
     p_client text, p_method text, p_path text, p_key text, p_fingerprint bytea,
     p_act text, p_actor jsonb, p_args jsonb, p_language text, p_trace text, p_traceparent text default null,
@@ -44,9 +51,7 @@ begin
         status := known.status; body := known.body; replayed := true;
         return;
     end if;
-    if hall.setting('maintenance') = 1 then  -- what was answered before is answered still
-        perform hall.refuse('maintenance', jsonb_build_object('retry_after_seconds', 30));
-    end if;
+    perform hall.refuse_under_maintenance();  -- what was answered before is answered still
     insert into hall.idempotency (client_id, method, path, key, fingerprint)
         values (p_client, p_method, p_path, p_key, p_fingerprint) returning * into known;
     perform set_config('hall.cause', known.id::text, true), set_config('hall.traceparent', p_traceparent, true);

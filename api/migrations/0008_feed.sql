@@ -353,6 +353,7 @@ declare
     standing integer;
     wrong jsonb;
 begin
+    perform hall.refuse_under_maintenance();
     select * into place from hall.outlet where id = p_args ->> 'outlet_id' and not is_closed
         and institution_id = p_actor ->> 'institution' and id = coalesce(p_actor ->> 'outlet', id) for no key update;
     if not found then perform hall.refuse('not-found'); end if;

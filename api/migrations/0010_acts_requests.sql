@@ -532,8 +532,8 @@ $$;
 create function hall.start_clocks(fr hall.financing_request, p_at timestamptz) returns void language plpgsql as $$
 -- T21: every clock goes on with what was left of it when it stood still: working time with the working time, days with the
 -- days. What was set during the suspension has lost nothing before that. An offer's own day stays as it was signed and
--- hashed: its life is the claim's deadline. A quote grows old meanwhile (a new one is free), and the end of a line is the
--- contract's.
+-- hashed: its life is the claim's deadline. A quote grows old meanwhile (a new one is free), the end of a line is the
+-- contract's, and an appeal's promises are the hall's own.
 begin
     update hall.financing_request f set is_suspended = false, suspended_at = null, deadline = due.at,
             deadline_from = case when due.minutes is not null then p_at end, deadline_minutes = due.minutes,
@@ -547,6 +547,13 @@ begin
             deadline_is_provisional = not hall.calendar_knows(due.at)
         from hall.claim k, lateral hall.resumed(greatest(fr.suspended_at, k.moved_at), k.deadline, p_at) as due
         where c.id = k.id and k.fr_id = fr.id and k.deadline is not null;
+    -- Lines before cases, as hall.act_correct locks them (C2).
+    update hall.facility f set deadline = case when f.is_line_over then due.at
+            else least(due.at, hall.start_of(f.line_ends_on + 2)) end
+        from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (
+                select max(r.at) from hall.facility_report r where r.facility_id = a.id))) as at
+            from hall.facility a where a.fr_id = fr.id and a.deadline is not null) as due
+        where f.id = due.id;
     update hall.drawdown d set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
             due_is_provisional = not hall.calendar_knows(due.at)
         from hall.drawdown w join hall.facility a on a.id = w.facility_id,
@@ -555,11 +562,6 @@ begin
     update hall.hall_case c set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
             due_is_provisional = not hall.calendar_knows(due.at)
         from hall.hall_case k, lateral hall.resumed(greatest(fr.suspended_at, k.opened_at), k.due_at, p_at) as due
-        where c.id = k.id and hall.request_of(k.subject) = fr.id and k.closed_at is null and k.overdue_at is null;
-    update hall.facility f set deadline = case when f.is_line_over then due.at
-            else least(due.at, hall.start_of(f.line_ends_on + 2)) end
-        from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (
-                select max(r.at) from hall.facility_report r where r.facility_id = a.id))) as at
-            from hall.facility a where a.fr_id = fr.id and a.deadline is not null) as due
-        where f.id = due.id;
+        where c.id = k.id and k.kind <> 'appeal' and hall.request_of(k.subject) = fr.id and k.closed_at is null
+            and k.overdue_at is null;
 end $$;

@@ -116,7 +116,9 @@ begin
         perform hall.refuse('not-found');  -- T21: the card is hidden
     end if;
     if shown.state = 'taken' then
-        perform hall.note_attempt(p_actor, shown, place.id, at);
+        if hall.could_have_won(p_actor, p_args, shown, at) then
+            perform hall.note_attempt(p_actor, shown, place.id, at);
+        end if;
         return jsonb_build_object('refused', 'grab-lost', 'members', jsonb_build_object('round', shown.n,
             'next_round_possible', case when shown.n < hall.setting('rounds') then 'unknown' else 'false' end));
     end if;
@@ -176,14 +178,21 @@ end $$;
 
 -- ------------------------------------------------------------------------------------------------- writes under a fence
 
-create function hall.own_claim(p_actor jsonb, p_claim text) returns hall.claim language plpgsql as $$
--- The claim under the locks of its request and itself; somebody else's does not exist for the caller.
+create function hall.own_claim(
+    p_actor jsonb, p_claim text, p_with_others boolean default false
+) returns hall.claim language plpgsql as $$
+-- The claim under the locks of its request and itself; somebody else's does not exist for the caller. p_with_others: the
+-- act goes on to another facility of the enterprise; see hall.locked_facility.
 declare mine hall.claim;
 begin
     select * into mine from hall.claim where id = p_claim;
     if not found or mine.institution_id is distinct from p_actor ->> 'institution'
             or mine.outlet_id <> coalesce(p_actor ->> 'outlet', mine.outlet_id) then
         perform hall.refuse('not-found');
+    end if;
+    if p_with_others then
+        perform pg_advisory_xact_lock(hashtextextended('facilities ' || uscc, 0))
+            from hall.financing_request where id = mine.fr_id;
     end if;
     perform hall.locked_request(mine.fr_id);
     select * into strict mine from hall.claim where id = p_claim for no key update;

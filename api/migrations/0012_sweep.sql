@@ -224,7 +224,8 @@ begin
 end $$;
 
 create function hall.request_of(p_subject text) returns text language sql stable as $$
-    -- The request that the subject of a case belongs to, whose suspension stops its clock; null: to none.
+    -- The request that the subject of a case belongs to, whose suspension stops its clock unless it is an appeal's; null: to
+    -- none.
     select case split_part(p_subject, '/', 1)
         when 'fr' then split_part(p_subject, '/', 2)
         when 'round' then split_part(p_subject, '/', 2)
@@ -246,7 +247,8 @@ begin
     if found then return hall.fire('revocation/' || due); end if;
     select id into due from hall.hall_case
         where due_at <= (select hall.hall_now()) and closed_at is null and overdue_at is null
-            and not exists (select 1 from hall.financing_request f where f.id = hall.request_of(subject) and f.is_suspended)
+            and (kind = 'appeal' or not exists (
+                select 1 from hall.financing_request f where f.id = hall.request_of(subject) and f.is_suspended))
             and not hall.waits_stuck('case/' || id)
         order by due_at limit 1 for no key update skip locked;
     return hall.fire('case/' || due);

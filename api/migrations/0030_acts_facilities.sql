@@ -38,7 +38,9 @@ begin
     select * into k from hall.hall_case where id = p_args ->> 'case_id' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if k.closed_at is not null then perform hall.refuse('illegal-transition', '{"state": "closed"}'); end if;
-    if k.kind = 'appeal' then perform hall.refuse('illegal-transition', '{"ended_by": "opinion"}'); end if;
+    if k.kind = 'appeal' then
+        perform hall.refuse('illegal-transition', '{"state": "open", "ended_by": "opinion"}');
+    end if;
     update hall.hall_case set closed_at = hall.hall_now(), closed_by = p_actor ->> 'client', closing_note = p_args ->> 'note'
         where id = k.id returning * into k;
     return jsonb_build_object('status', 200, 'body', hall.case_body(k));
@@ -442,7 +444,7 @@ $$;
 create function hall.act_sign_facility(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
 -- T15, K8, F1: the institution reports the signing; the reservation becomes a commitment (L3).
 declare
-    mine hall.claim := hall.own_claim(p_actor, p_args ->> 'claim_id');
+    mine hall.claim := hall.own_claim(p_actor, p_args ->> 'claim_id', p_args ->> 'renewed_from' is not null);
     at timestamptz := hall.hall_now();
     me text := p_actor ->> 'client';
     made text := hall.new_id('fa');

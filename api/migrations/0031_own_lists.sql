@@ -87,7 +87,10 @@ language sql volatile as $$
         'expires_at', hall.iso(a.expires_at), 'approved_by', a.approved_by, 'approved_at', hall.iso(a.approved_at),
         'state', case when a.approved_at is not null then 'approved'
             when hall.hall_now() >= a.expires_at then 'expired' else 'proposed' end)
-    from hall.approval a
-    where a.id > p_after and not (p_is_open and (a.approved_at is not null or hall.hall_now() >= a.expires_at))
-    order by a.id limit p_most
+    from (
+        (select * from hall.approval one
+            where p_is_open and one.approved_at is null and hall.hall_now() < one.expires_at and one.id > p_after
+            order by one.id limit p_most)
+        union all (select * from hall.approval one where not p_is_open and one.id > p_after order by one.id limit p_most)
+    ) as a order by a.id
 $$;

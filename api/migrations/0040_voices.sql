@@ -58,10 +58,10 @@ create table hall.appeal_opinion (
 comment on table hall.appeal_opinion is 'what the case manager found; the decision appealed against stands as it was written';
 call hall.append_only('hall.appeal_opinion');
 
-create function hall.appealed(a hall.appeal) returns text language sql immutable as $$
-    -- The decision as the subject of a case.
-    select case when a.quote_id is not null then 'quote/' || a.quote_id when a.fr_id is not null then 'fr/' || a.fr_id
-        else 'claim/' || a.claim_id end
+create function hall.appealed(a hall.appeal) returns text language sql stable as $$
+    -- The decision as the subject of a case. That a request is ineligible was decided with its quote, and is one decision.
+    select coalesce('quote/' || coalesce(a.quote_id, (select quote_id from hall.financing_request where id = a.fr_id)),
+        'fr/' || a.fr_id, 'claim/' || a.claim_id)
 $$;
 
 create function hall.is_open(a hall.appeal) returns boolean language sql stable as $$
@@ -76,10 +76,11 @@ create function hall.mark_appeals(a hall.appeal) returns void language sql as $$
 $$;
 
 create function hall.lock_appeal(a hall.appeal) returns void language plpgsql as $$
--- One at a time about a decision, then its requests in the order of their ids.
+-- One at a time of an enterprise, and none beside an act that goes from one facility of it to another, which takes their
+-- requests in its own order (C2); then the requests in the order of their ids.
 declare concerned text;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('appeal:' || hall.appealed(a), 0));
+    perform pg_advisory_xact_lock(hashtextextended('facilities ' || a.uscc, 0));
     foreach concerned in array a.concerns loop
         perform hall.locked_request(concerned);
     end loop;
@@ -111,7 +112,9 @@ begin
         select uscc into a.uscc from hall.limit_quote where id = a.quote_id;
         a.concerns := array(select id from hall.financing_request where quote_id = a.quote_id and uscc = a.uscc order by id);
     else
-        select f.uscc, array[f.id] into a.uscc, a.concerns from hall.financing_request f
+        select f.uscc, array(select r.id from hall.financing_request r where r.uscc = f.uscc
+                and (r.id = f.id or a.fr_id is not null and r.quote_id = f.quote_id) order by r.id)
+            into a.uscc, a.concerns from hall.financing_request f
             where f.id = coalesce(a.fr_id, (select fr_id from hall.claim where id = a.claim_id));
     end if;
     if a.uscc is null or not hall.acts_for(p_actor, a.uscc) then perform hall.refuse('not-found'); end if;

@@ -8,7 +8,7 @@ create table hall.grab_attempt (
     at timestamptz not null,
     primary key (fr_id, round, outlet_id)
 );
-comment on table hall.grab_attempt is 'the first attempt of an outlet for a round that was won, after its gate; without foreign keys, since the losers of a race would all lock the round''s row for one';
+comment on table hall.grab_attempt is 'the first attempt of an outlet that could have won a round that was won, after its gate; without foreign keys, since the losers of a race would all lock the round''s row for one';
 comment on column hall.grab_attempt.means is 'the quickest by which the client that tried was handed events since the card was out, as far as its places were kept; none: it had the card from elsewhere';
 call hall.append_only('hall.grab_attempt');
 
@@ -22,6 +22,27 @@ begin
             where p.client_id = p_actor ->> 'client' and p.outlet_id in ('', p_outlet) and p.at >= p_round.published_at
             order by array_position(array['stream', 'poll', 'snapshot'], p.means) limit 1), 'none'), p_at)
         on conflict do nothing;
+end $$;
+
+create function hall.could_have_won(p_actor jsonb, p_args jsonb, p_round hall.round, p_at timestamptz) returns boolean
+language plpgsql stable as $$
+-- Whether a loser had the card, a product in force, an officer and room under its caps, as far as reading without a lock
+-- tells: who would have been refused for himself has not tried.
+declare inst text := p_actor ->> 'institution';
+begin
+    return (p_args ->> 'card_version')::integer is not distinct from p_round.card_version
+        and exists (select 1 from hall.product where id = p_args ->> 'product_id' and institution_id = inst
+            and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null)
+        and (exists (select 1 from hall.officer
+                where id = p_args ->> 'officer_id' and outlet_id = p_args ->> 'outlet_id' and not is_gone)
+            or p_args ->> 'officer_id' is null and not exists (
+                select 1 from hall.officer where outlet_id = p_args ->> 'outlet_id' and not is_gone))
+        and not exists (select 1 from hall.quota q
+            left join hall.institution i on i.id = q.owner left join hall.outlet o on o.id = q.owner
+            left join hall.officer f on f.id = q.owner
+            where q.owner in (inst, p_args ->> 'outlet_id', p_args ->> 'officer_id')
+                and (q.held >= coalesce(i.hold_cap, o.hold_cap, f.hold_cap)
+                    or q.day = (p_at at time zone 'Asia/Shanghai')::date and q.claims_that_day >= i.daily_claim_cap));
 end $$;
 
 create function hall.attempts_between(p_from timestamptz, p_to timestamptz)

@@ -144,7 +144,9 @@ async def read_subscription(outlet_id: OutletId, request: Request, caller: Looke
 @router.put(
     "/hall/subscriptions/{outlet_id}",
     response_model=Subscription,
-    responses=problems("not-found", "stale-version", "validation", "precondition-required", "bad-header"),
+    responses=problems(
+        "not-found", "stale-version", "validation", "precondition-required", "bad-header", "maintenance"
+    ),
 )
 async def put_subscription(
     outlet_id: OutletId,

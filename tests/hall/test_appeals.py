@@ -8,9 +8,13 @@ from typing import Any
 
 import asyncpg
 import httpx2
+import orjson
 import pytest
 
+from api.appeals import State, appeals
+from api.calls import Caller
 from api.database import Connection
+from api.invariants import violated as broken
 from tests.hall import made
 from tests.hall.callers import serving
 from tests.hall.made import Refused, act, enterprise_actor
@@ -19,6 +23,7 @@ from tests.hall.steps import (
     CASE_MANAGER,
     drafted,
     held,
+    order,
     pass_time,
     publish,
     quote,
@@ -34,15 +39,16 @@ NOTE = "数据更正后请重新测额Quixote"
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision about a firm: the member of an appeal that names it, and the request it belongs to."""
+    """A decision about a firm: the member of an appeal that names it, the request it belongs to, the quote it is."""
 
     uscc: str
     named: dict[str, str]
     fr: str
+    quote: str | None = None
 
     @property
     def subject(self) -> str:
-        ((member, thing),) = self.named.items()
+        ((member, thing),) = {"quote_id": self.quote}.items() if self.quote else self.named.items()
         return f"{member.removesuffix('_id')}/{thing}"
 
 
@@ -61,7 +67,7 @@ async def submitted(owner: Connection, outcome: str, limit_fen: int) -> tuple[st
 
 async def an_ineligible_request(owner: Connection) -> Decision:
     uscc, answer = await submitted(owner, "ineligible", 0)
-    return Decision(uscc, {"fr_id": answer["fr_id"]}, answer["fr_id"])
+    return Decision(uscc, {"fr_id": answer["fr_id"]}, answer["fr_id"], answer["quote_id"])
 
 
 async def a_quote(owner: Connection) -> Decision:
@@ -93,6 +99,14 @@ async def is_under_appeal(owner: Connection, fr: str) -> bool:
 
 async def case_of(owner: Connection, appealed: dict[str, Any]) -> asyncpg.Record:
     row = await owner.fetchrow("SELECT * FROM hall.hall_case WHERE id = $1", appealed["case_id"])
+    assert row is not None
+    return row
+
+
+async def case_clock(owner: Connection, appealed: dict[str, Any]) -> asyncpg.Record:
+    row = await owner.fetchrow(
+        "SELECT hall.iso(due_at), due_from FROM hall.hall_case WHERE id = $1", appealed["case_id"]
+    )
     assert row is not None
     return row
 
@@ -149,14 +163,31 @@ async def test_after_an_appeal_that_is_upheld_the_enterprise_applies_anew(owner:
 async def test_a_request_stays_under_appeal_until_the_last_one_that_concerns_it_has_an_opinion(
     owner: Connection,
 ) -> None:
-    about = await an_ineligible_request(owner)
-    quoted = await told(owner, "SELECT quote_id FROM hall.financing_request WHERE id = $1", about.fr)
+    about = await a_decline(owner)
+    await quote(owner, about.uscc, 60_000_000)
+    quoted = await told(owner, "SELECT id FROM hall.limit_quote WHERE uscc = $1 ORDER BY id DESC LIMIT 1", about.uscc)
+    await owner.execute("UPDATE hall.financing_request SET quote_id = $2 WHERE id = $1", about.fr, quoted)
     first = await appeal(owner, about)
     second = await appeal(owner, Decision(about.uscc, {"quote_id": quoted}, about.fr))
     await opinion(owner, first, "dismissed")
     assert await is_under_appeal(owner, about.fr)
     await opinion(owner, second, "partly")
     assert not await is_under_appeal(owner, about.fr)
+
+
+async def test_an_ineligible_request_and_its_quote_are_one_decision(owner: Connection) -> None:
+    about = await an_ineligible_request(owner)
+    assert about.quote is not None
+    by_quote = Decision(about.uscc, {"quote_id": about.quote}, about.fr)
+    for first, second in ((about, by_quote), (by_quote, about)):
+        opened = await appeal(owner, first)
+        assert opened["against"] == f"quote/{about.quote}"
+        assert await is_under_appeal(owner, about.fr)
+        with pytest.raises(Refused, match="duplicate-request") as refused:
+            await appeal(owner, second)
+        assert refused.value.members == {"existing": opened["appeal_id"]}
+        await opinion(owner, opened)
+        assert not await is_under_appeal(owner, about.fr)
 
 
 # ---------------------------------------------------------------------------------------------------------- the clocks
@@ -219,6 +250,26 @@ async def test_p4_a_contact_that_is_late_shows_also_where_nobody_had_swept(owner
     assert (await contact(owner, appealed))["lamp"] == "yellow"
 
 
+async def test_p4_an_order_on_the_request_stops_no_clock_of_an_appeal(owner: Connection) -> None:
+    """Its promises are the hall's to the enterprise: case, appeal and contact tell the same time before and after."""
+    await open_morning(owner)
+    about = await a_decline(owner)
+    appealed = await appeal(owner, about)
+    await order(owner, about.fr, "suspend")
+    await pass_time(owner, minutes=121)
+    assert [row["subject"] for row in (await broken(owner))["I15"]] == [f"case/{appealed['case_id']}"], (
+        "nobody has swept it"
+    )
+    assert await sweep(owner) == ["appeal not contacted"]
+    assert tuple(await case_clock(owner, appealed)) == (appealed["opinion_due"], None)
+    await order(owner, about.fr, "resume")
+    assert tuple(await case_clock(owner, appealed)) == (appealed["opinion_due"], None)
+    assert (await contact(owner, appealed))["opinion_due"] == appealed["opinion_due"]
+    await pass_time(owner, hours=24)
+    assert "case overdue" in await sweep(owner)
+    assert (await case_of(owner, appealed))["lamp"] == "red"
+
+
 async def test_an_appeal_of_the_evening_waits_for_working_time(owner: Connection) -> None:
     await open_morning(owner)
     await pass_time(owner, hours=10)
@@ -252,7 +303,7 @@ async def test_a_case_of_an_appeal_ends_by_its_opinion_alone(owner: Connection) 
     appealed = await appeal(owner, await a_decline(owner))
     with pytest.raises(Refused, match="illegal-transition") as refused:
         await act(owner, CASE_MANAGER, "close_case", case_id=appealed["case_id"], note="n")
-    assert refused.value.members == {"ended_by": "opinion"}
+    assert refused.value.members == {"state": "open", "ended_by": "opinion"}
     assert (await case_of(owner, appealed))["closed_at"] is None
 
 
@@ -396,6 +447,26 @@ async def test_a_portal_pages_through_the_appeals_of_its_firms(owner: Connection
         assert [one["appeal_id"] for answer in (first, rest) for one in answer.json()["items"]] == opened[:2]
         assert [one["uscc"] for one in rest.json()["items"]] == [decisions[1].uscc]
         assert "next" not in rest.links
+
+
+async def test_a_case_manager_finds_what_is_open_from_the_open_cases(owner: Connection) -> None:
+    """Not from the appeals, of which most have ended: the index of open cases serves."""
+    ended, standing = [await appeal(owner, await a_decline(owner)) for _ in range(2)]
+    await opinion(owner, ended)
+    manager = Caller("manager", "default", "case-manager", frozenset(), None, None, None)
+    scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'one_open_case'"
+    await owner.execute("SET enable_seqscan = off; SELECT pg_stat_force_next_flush()")
+    before = await told(owner, scans)
+    lists: dict[State | None, list[str]] = {
+        "open": [standing["appeal_id"]],
+        None: [standing["appeal_id"]],
+        "closed": [],
+    }
+    for state, found in lists.items():
+        shown = await appeals(owner, manager, state, "", 9)
+        assert [orjson.loads(row["found"])["appeal_id"] for row in shown] == found
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    assert await told(owner, scans) == before + 2
 
 
 # ----------------------------------------------------------------------------------------------------------- no words

@@ -355,7 +355,13 @@ async def test_under_maintenance_nothing_is_done_and_what_was_answered_is_answer
     assert (told(refused), refused.headers["retry-after"]) == ((503, "maintenance"), "30")
     assert (await admin.post(NAMES, {"name": "before"}, key="before")).content == first.content
     assert [one["name"] for one in (await admin.get(NAMES)).json()["items"]] == ["before"]
+    bank = await made.bank(hall.owner)
+    subscribing = await hall.client("bank", institution=bank.institution)
+    headers = {**subscribing.headers, "If-None-Match": "*"}
+    wanted = await hall.http.put(f"/v1/hall/subscriptions/{bank.outlet}", json={}, headers=headers)
+    assert (told(wanted), wanted.headers["retry-after"]) == ((503, "maintenance"), "30"), "an act without a key"
     await hall.owner.execute("UPDATE hall.setting SET value = 0 WHERE name = 'maintenance'")
+    assert (await hall.http.put(f"/v1/hall/subscriptions/{bank.outlet}", json={}, headers=headers)).status_code == 200
     assert (await admin.post(NAMES, {"name": "during"}, key="during")).status_code == 201
 
 

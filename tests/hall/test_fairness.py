@@ -186,11 +186,11 @@ def test_the_order_of_rows_and_the_names_of_requests_change_nothing(seed: int) -
 # --------------------------------------------------------------------------------------- what the hall keeps for it
 
 
-async def grab(owner: asyncpg.Connection, bank: made.Bank, fr: str) -> bool:
+async def grab(owner: asyncpg.Connection, bank: made.Bank, fr: str, **given: Any) -> bool:
     """Whether a bank's grab of round 1 wins."""
+    args = {"outlet_id": bank.outlet, "product_id": bank.product, "product_version": 1, "card_version": 5} | given
     try:
-        await made.act(owner, bank.actor, "grab", fr_id=fr, round=1, outlet_id=bank.outlet, product_id=bank.product,
-                       product_version=1, card_version=5)  # fmt: skip
+        await made.act(owner, bank.actor, "grab", fr_id=fr, round=1, **args)
     except made.Refused as refused:
         if refused.code != "grab-lost":
             raise
@@ -222,6 +222,46 @@ async def test_who_is_refused_before_the_gate_or_outside_the_audience_has_not_tr
         with pytest.raises(made.Refused, match=code):
             await grab(owner, one, fr)
     assert await attempts(owner) == []
+
+
+async def test_who_could_not_have_won_has_not_tried(owner: asyncpg.Connection) -> None:
+    """Capped or with a product, an officer or a card that is not so: `grab-lost` as before, and no row."""
+    winner, bank, other = [await made.bank(owner) for _ in range(3)]
+    (fr,) = await requests(owner, 1)
+    assert await grab(owner, winner, fr)
+    officer = await made.officer(owner, bank.outlet)
+    mine = {"officer_id": officer}
+    stale = await made.product(owner, bank.institution, withdrawn_at=await now(owner))
+    unapproved = await made.product(owner, bank.institution, approved_by=None, approved_at=None)
+    for wrong in (
+        {"product_id": other.product},
+        {"product_id": stale},
+        {"product_id": unapproved},
+        {"product_version": 2},
+        {"card_version": 4},
+        {"officer_id": None},
+        {"officer_id": await made.officer(owner, other.outlet)},
+    ):
+        assert not await grab(owner, bank, fr, **mine | wrong)
+        assert len(await attempts(owner)) == 1, wrong
+    today = "UPDATE hall.quota SET claims_that_day = 1, day = hall.today() - $2::integer WHERE owner = $1"
+    for table, id_ in (("institution", bank.institution), ("outlet", bank.outlet), ("officer", officer)):
+        await owner.execute(f"UPDATE hall.{table} SET hold_cap = 1 WHERE id = $1", id_)
+        await owner.execute("UPDATE hall.quota SET held = 1 WHERE owner = $1", id_)
+        assert not await grab(owner, bank, fr, **mine)
+        assert len(await attempts(owner)) == 1, table
+        await owner.execute("UPDATE hall.quota SET held = 0 WHERE owner = $1", id_)
+    await owner.execute("UPDATE hall.institution SET daily_claim_cap = 1 WHERE id = $1", bank.institution)
+    await owner.execute(today, bank.institution, 0)
+    assert not await grab(owner, bank, fr, **mine)
+    assert len(await attempts(owner)) == 1, "the day's cap"
+    await owner.execute(today, bank.institution, 1)
+    assert not await grab(owner, bank, fr, **mine)
+    assert [outlet for _, outlet, _ in await attempts(owner)] == [winner.outlet, bank.outlet], "that was yesterday"
+
+
+async def now(owner: asyncpg.Connection) -> Any:
+    return await owner.fetchval("SELECT hall.hall_now()")
 
 
 async def test_the_connection_is_the_quickest_by_which_the_client_was_handed_the_card(

@@ -15,6 +15,7 @@ from api.database import Connection
 from api.invariants import violated
 from tests.hall import made
 from tests.hall.interleaving import MOST_STEPS, Act, conductor, make_steps
+from tests.hall.steps import FIRST, SECOND, order, quote
 
 STEPPED = (
     "act_grab", "act_contact_enterprise", "act_give_up_claim", "act_make_offer", "act_accept_offer",
@@ -241,6 +242,73 @@ async def test_c2_looks_at_many_limits_take_their_locks_in_one_order(database: s
     finally:
         for session in (*sessions, third):
             await session.close()
+
+
+async def at_once(database: str, owner: Connection, held: str, first: Act, second: Act) -> list[Any]:
+    """The answers of two acts: the first waits for what a third holds, the second for the first; the third ends."""
+    *sessions, third = [await asyncpg.connect(database) for _ in "123"]
+    pids = [session.get_server_pid() for session in sessions]
+    told: list[asyncio.Task[Any]] = []
+    try:
+        async with third.transaction():
+            await third.execute(held)
+            for count, (act, session) in enumerate(zip((first, second), sessions, strict=True), 1):
+                told.append(asyncio.ensure_future(act(session)))
+                async with asyncio.timeout(20):
+                    while await owner.fetchval(WAITING, pids) != count:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+        return await asyncio.gather(*told)
+    finally:
+        await asyncio.gather(*told, return_exceptions=True)
+        for session in (*sessions, third):
+            await session.close()
+
+
+async def test_c2_a_signing_that_renews_and_an_appeal_lock_two_requests_in_one_order(
+    database: str, owner: Connection
+) -> None:
+    bank, uscc = await made.bank(owner), await made.enterprise(owner, limit_fen=10**9)
+    old = await made.facility(owner, uscc, bank, 2_000_000)
+    today = str(await owner.fetchval("SELECT hall.today()"))
+    await made.act(owner, bank.actor, "report_drawdown", facility_id=old, amount_fen=1_000, drawn_on=today,
+                   first_loan=False, evidence_sha256=made.HASH, bank_ref="drawn")  # fmt: skip
+    fr = await made.request(owner, uscc, amount_fen=1_000_000, purpose="renewal")
+    claim = await made.claim(owner, fr, bank, "accepted")
+    await quote(owner, uscc, 10**9)
+    quoted = await owner.fetchval("SELECT id FROM hall.limit_quote ORDER BY id DESC LIMIT 1")
+    await owner.execute("UPDATE hall.financing_request SET quote_id = $1", quoted)
+    signed, appealed = await at_once(
+        database, owner, "SELECT 1 FROM hall.claim WHERE state = 'accepted' FOR NO KEY UPDATE",
+        lambda session: made.sign(session, claim, renewed_from=old),
+        _act(made.enterprise_actor(uscc), "open_appeal", quote_id=quoted, reason="other", text="x"),
+    )  # fmt: skip
+    assert (signed["renewed_from"], appealed["against"]) == (old, f"quote/{quoted}")
+    assert await owner.fetchval("SELECT count(*) FROM hall.financing_request WHERE is_under_appeal") == 2
+
+
+async def test_c2_an_order_that_is_lifted_and_a_correction_lock_lines_before_cases(
+    database: str, owner: Connection
+) -> None:
+    """The correction gives the first loan to the suspended line, whose case of stating it twice is closed."""
+    uscc = await made.enterprise(owner, limit_fen=10**9)
+    banks = [await made.bank(owner) for _ in "12"]
+    lines = [await made.facility(owner, uscc, bank, 2_000_000) for bank in banks]
+    today = str(await owner.fetchval("SELECT hall.today()"))
+    for bank, line in zip(banks, lines, strict=True):
+        await made.act(owner, bank.actor, "report_drawdown", facility_id=line, amount_fen=1_000, drawn_on=today,
+                       first_loan=True, evidence_sha256=made.HASH, bank_ref=f"ref-{line}")  # fmt: skip
+    fr = str(await owner.fetchval("SELECT fr_id FROM hall.facility WHERE id = $1", lines[1]))
+    await order(owner, fr, "suspend")
+    lifting = await made.act(owner, FIRST, "propose_order", fr_id=fr, kind="resume", order_no="1", note="x")
+    corrected, lifted = await at_once(
+        database, owner, "SELECT 1 FROM hall.exposure FOR NO KEY UPDATE",
+        _act(banks[0].actor, "correct", facility_id=lines[0], amount_fen=0, corrects=f"ref-{lines[0]}",
+             bank_ref="correction", note="another firm's money"),
+        _act(SECOND, "approve_order", approval_id=lifting["approval_id"]),
+    )  # fmt: skip
+    assert (corrected["corrects"], lifted["kind"]) == (f"ref-{lines[0]}", "resume")
+    closed = "SELECT closed_at IS NOT NULL FROM hall.hall_case WHERE kind = 'first-loan-stated-twice'"
+    assert await owner.fetchval(closed) is True
 
 
 WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE pid = ANY ($1) AND NOT granted"

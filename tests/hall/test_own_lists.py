@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api.database import Connection
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.steps import FIRST, SECOND, act, pass_time, version
@@ -110,3 +111,16 @@ async def test_t21_orders_that_wait_for_a_second_administrator_are_found(hall: H
     everything = (await admin.get("/v1/orders", state="all")).json()["items"]
     assert [(one["order_no"], one["state"]) for one in everything] == [("令1", "approved"), ("令2", "expired")]
     assert (await (await hall.client("bank", institution=inst)).get("/v1/orders")).status_code == 403
+
+
+async def test_orders_that_are_open_are_found_without_a_walk_past_the_others(owner: Connection) -> None:
+    """By the index that holds them alone; that the planner has a choice at all takes more rows than a test has."""
+    fr = await made.request(owner, await made.enterprise(owner))
+    await act(owner, FIRST, "propose_order", fr_id=fr, kind="suspend", order_no="令1", note="by order")
+    await owner.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+    shown = [
+        row["state"] for row in await owner.fetch("SELECT o ->> 'state' AS state FROM hall.orders(true, '', 9) AS o")
+    ]
+    await owner.execute("SELECT pg_stat_force_next_flush()")
+    scans = "SELECT idx_scan > 0 FROM pg_stat_user_indexes WHERE indexrelname = 'order_open'"
+    assert (shown, await owner.fetchval(scans)) == (["proposed"], True)
