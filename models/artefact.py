@@ -136,7 +136,8 @@ class Model:
 
     Args:
         oof_log_odds, oof_defaulted: of each training row, for grade bounds.
-        own_log_odds: of each training row, from the model itself, to see how far other firms are from these.
+        own_log_odds: of each training row, from the model itself, to see how far other firms are from these; None of
+            a model that was stored without them.
         references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
@@ -145,7 +146,7 @@ class Model:
     pipeline: Pipeline
     bag: tuple[Pipeline, ...]
     oof_log_odds: Floats
-    own_log_odds: Floats
+    own_log_odds: Floats | None
     oof_defaulted: Flags
     references: Mapping[str, tuple[float, ...]]
 
@@ -217,14 +218,16 @@ def load(folder: Path) -> Model:
         pipeline, bag = _pipelines(folder)
         training = _json(folder / "training.json")
         references = {name: tuple(values) for name, values in training["references"].items()}
-        odds = [np.array(training[name], dtype=np.float64) for name in ("oof_log_odds", "own_log_odds")]
+        odds = np.array(training["oof_log_odds"], dtype=np.float64)
+        own = training.get("own_log_odds")
+        own_odds = None if own is None else np.array(own, dtype=np.float64)
         defaulted = np.array(training["oof_defaulted"], dtype=np.bool_)
     except _UNREADABLE as error:
         raise ArtefactError(
             f"The stored model {folder.name} cannot be read.", [f"{type(error).__name__}: {error}"]
         ) from error
     _raise_if(folder, _broken_promises(manifest, pipeline, bag))
-    return Model(folder.name, manifest, pipeline, bag, odds[0], odds[1], defaulted, references)
+    return Model(folder.name, manifest, pipeline, bag, odds, own_odds, defaulted, references)
 
 
 def manifest_of(folder: Path) -> Manifest:

@@ -87,7 +87,12 @@ def data_import(
     folder: Annotated[Path, typer.Argument(help="Folder to write source files to; not the data set's own.")],
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace source files that are no import of the set as well.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace source files that are no import of the set as well; source files that the set does not have "
+            "are refused in any case.",
+        ),
     ] = False,
 ) -> None:
     """Convert a real data set to source files.
@@ -330,7 +335,8 @@ def score_command(
     console.print(views.summary_table(scored.limits))
     console.print(views.why_zero_table(scored.limits))
     console.print(views.calibration_table(scored.calibration))
-    typer.echo(scored.stability)
+    if scored.stability is not None:
+        typer.echo(scored.stability)
     for sentence in (*KNOWN_FIGURES, *REFERENCE_ONLY, *(f"注意 note: {caveat}" for caveat in scored.caveats)):
         typer.echo(sentence)
     day = scored.limits["as_of"][0]

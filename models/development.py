@@ -12,7 +12,7 @@ import polars as pl
 from data_contracts.errors import UsageError
 from data_contracts.sources import Sources
 from models.artefact import Facts, Parts
-from models.caveats import undated_defaults, unpromised_columns
+from models.caveats import of_default_day, undated_defaults, unpromised_columns
 from models.dataset import HORIZON_MONTHS, INPUTS, LABEL, Dataset, comparisons, dataset, default_as_of
 from models.encoding import Input
 from models.leaks import Alarm, alarms
@@ -22,9 +22,10 @@ from models.validation import Development, Progress, develop
 
 @dataclass(frozen=True)
 class Trained:
-    """A registered challenger and how it came about."""
+    """A registered challenger and how it came about; no fact known after `as_of` was looked at."""
 
     version: str
+    as_of: date
     dataset: Dataset
     development: Development
     warnings: tuple[str, ...]
@@ -79,6 +80,7 @@ def train(
         UsageError: an extra column looks like a leak and is not allowed by name.
     """
     rows = dataset(sources, as_of=as_of, on_progress=on_days)
+    day = as_of if as_of is not None else default_as_of(sources)
     table, inputs, warnings = rows.table, INPUTS, _warnings(rows)
     if extra is not None:
         table = table.join(extra.table, on="uscc", how="left", maintain_order="left")
@@ -95,8 +97,9 @@ def train(
     )
     caveats = undated_defaults(rows.undated, int(rows.defaulted.sum()), HORIZON_MONTHS)
     caveats += unpromised_columns([] if extra is None else extra.names)
+    caveats += of_default_day(sources, day) if as_of is None else ()
     facts = Facts(
-        as_of=as_of if as_of is not None else default_as_of(sources),
+        as_of=day,
         label=LABEL,
         horizon=horizon(rows),
         data_hash=data_hash(table, rows.defaulted),
@@ -106,7 +109,7 @@ def train(
         caveats=caveats,
     )
     version = register(home, Parts(development, references(table, INPUTS), facts), at=at)
-    return Trained(version, rows, development, warnings, caveats)
+    return Trained(version, day, rows, development, warnings, caveats)
 
 
 def horizon(rows: Dataset) -> str:

@@ -19,8 +19,8 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     """`uscc` and the columns named, as Float64; None where none is named.
 
     Raises:
-        ContractError: no such file, a column is missing, not a number or named like one of the program's own, holds
-            NaN or infinity, or an enterprise stands twice.
+        ContractError: no such file, `uscc` is not text, a column is missing, not a number or named like one of the
+            program's own, holds NaN or infinity, or an enterprise stands twice.
     """
     if not names:
         return None
@@ -31,7 +31,7 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
             f"there is no {' or '.join(EXTRA)} in the data folder", [f"needed for {name}" for name in names]
         )
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        table = _table(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ContractError(f"{path.name} cannot be read", [type(error).__name__]) from error
     problems = [f"there is no column {name}" for name in ("uscc", *names) if name not in table.columns]
@@ -40,11 +40,24 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
     ]
     problems += [f"the name {name} is taken by a column of the program; rename it" for name in names if _taken(name)]
     problems += [problem for name in names if name in table.columns for problem in _not_finite(table[name])]
-    if "uscc" in table.columns and table["uscc"].is_duplicated().any():
-        problems.append("an enterprise stands twice")
+    if "uscc" in table.columns:
+        problems += _code_problems(table["uscc"])
     if problems:
         raise ContractError(f"{path.name} does not hold what was named", problems)
     return table.select(pl.col("uscc").cast(pl.String), *(pl.col(name).cast(pl.Float64) for name in names))
+
+
+def _table(path: Path) -> pl.DataFrame:
+    """The whole file; its path is no pattern, and a credit code of digits is text as well."""
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    return pl.read_csv(path, infer_schema_length=None, schema_overrides={"uscc": pl.String}, glob=False)
+
+
+def _code_problems(codes: pl.Series) -> list[str]:
+    if codes.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return ["uscc is not text"]
+    return ["an enterprise stands twice"] if codes.is_duplicated().any() else []
 
 
 def _number(dtype: pl.DataType) -> bool:

@@ -41,7 +41,7 @@ class Run(BaseModel):
         policy_version: hash over the three texts.
         policy, ruleset, size_classes: the texts themselves; no ruleset is None.
         packages, processor, code_version: what the last bits may depend on.
-        caveats: what must be said beside the figures of the model on this day.
+        caveats: what must be said beside the figures: of the model on this day and, of a folder, of its day and facts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -68,7 +68,13 @@ class Replayed:
 
 
 def write_decisions(
-    decided: Decided, out: Path, *, as_of: date, engine: Engine, texts: tuple[str, str | None, str]
+    decided: Decided,
+    out: Path,
+    *,
+    as_of: date,
+    engine: Engine,
+    texts: tuple[str, str | None, str],
+    caveats: tuple[str, ...],
 ) -> None:
     """Write the limits file, and beside it first the feature rows and the run; each appears whole or not at all.
 
@@ -80,9 +86,10 @@ def write_decisions(
         as_of: the day looked from.
         engine: what decided.
         texts: of policy, ruleset and size classes.
+        caveats: all that must be said beside these limits: of the model, the day and the facts.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    record = run_of(engine, as_of, texts)
+    record = run_of(engine, as_of, texts).model_copy(update={"caveats": caveats})
     rows = decided.features.with_columns(row_hashes(decided.features))
     with alone_in(out.parent), ExitStack() as whole:
         others = _rows_of_other_limits(out, rows["decision_id"])

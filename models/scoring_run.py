@@ -48,13 +48,14 @@ class Scored:
 
     Attributes:
         calibration: see `risk.calibration_by_grade`, under the policy that decided.
-        stability: a sentence: how far these firms are from those the model was trained on.
+        stability: a sentence: how far these firms are from those the model was trained on; None where it does not keep
+            what it needs for that.
     """
 
     limits: pl.DataFrame
     caveats: tuple[str, ...]
     calibration: pl.DataFrame
-    stability: str
+    stability: str | None
 
 
 def served_model(home: Path, version: str | None) -> Model:
@@ -121,7 +122,9 @@ def score_folder(
             raise ContractError(f"no enterprise of {folder} has a usable registry row", quarantine)
         raise UsageError(f"no enterprise of {folder} is known on {day}", ["name a later day: --as-of", *quarantine])
     on_progress("writing")
-    write_decisions(decided, out, as_of=day, engine=engine, texts=texts)
+    unnamed = of_default_day(found.sources, day) if as_of is None else ()
+    caveats = (*of_model(served.manifest, day), *unnamed, *quarantine)
+    write_decisions(decided, out, as_of=day, engine=engine, texts=texts, caveats=caveats)
     people = decided.limits.with_columns(
         pl.col("conditions", "missing_feeds").list.join(", "),
         (pl.col("limit_fen", "conditional_limit_fen") / 100).name.suffix("_cny"),
@@ -131,10 +134,9 @@ def score_folder(
             people.write_csv(beside, include_bom=True)
     if xlsx is not None:
         _write_workbook(people, xlsx)
-    unnamed = of_default_day(found.sources, day) if as_of is None else ()
     return Scored(
         decided.limits,
-        (*of_model(served.manifest, day), *unnamed, *quarantine),
+        caveats,
         calibration_by_grade(served, engine.rulebook.policy),
         _stability(served, decided.features),
     )
@@ -186,7 +188,9 @@ def _earned(sources: Sources, uscc: str, day: date, ruleset: Ruleset | None) -> 
     return Earned(ruleset, points(told, day, registry, ruleset).row(0, named=True))
 
 
-def _stability(model: Model, features: pl.DataFrame) -> str:
+def _stability(model: Model, features: pl.DataFrame) -> str | None:
+    if model.own_log_odds is None:
+        return None
     shifted = psi(model.own_log_odds, model.log_odds(features))
     chance = psi_by_chance(model.own_log_odds.size, features.height)
     return (

@@ -144,6 +144,7 @@ def development_view(trained: Trained) -> RenderableType:
         ),
         HOW_THE_BAG_IS_MADE,
         f"label: {LABEL}",
+        f"looked from the day of each loan; no fact known after {trained.as_of} 基准日",
         *(f"warning: {warning}" for warning in trained.warnings),
         *(f"注意 note: {caveat}" for caveat in trained.caveats),
     ]
@@ -249,9 +250,10 @@ def summary_table(limits: pl.DataFrame) -> Table:
 def calibration_table(by_grade: pl.DataFrame) -> Table:
     """What became of the training rows of each grade, beside what the model had expected of them."""
     table = table_of(
-        "分级校准 Calibration by grade: training rows out of fold, at their own base rate; PD high as it sizes limits",
+        "分级校准 Calibration by grade: training rows out of fold, at their own base rate; "
+        "grade bound 等级上界 at the policy's central tendency",
         "grade",
-        *("rows", "defaults", "expected", "default rate", "mean PD", "PD high"),
+        *("rows", "defaults", "expected", "default rate", "mean PD", "grade bound 等级上界"),
         right=range(1, 7),
     )
     for row in by_grade.iter_rows(named=True):

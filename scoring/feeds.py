@@ -66,8 +66,8 @@ def known(frame: pl.DataFrame, as_of: date) -> pl.DataFrame:
 def heard(sources: Sources, name: str, as_of: date) -> pl.DataFrame:
     """The rows of a source that count: known by `as_of`, and not the applicant's own word where others deliver.
 
-    Invoices, filings, ratings, insurance, debts, records and their marks come from an authority or a bank; what an
-    applicant says of them neither helps nor hurts, so it can neither clear a record nor vouch for a feed.
+    Invoices, filings, ratings, insurance, debts, records, loan outcomes and their marks come from an authority or a
+    bank; what an applicant says of them neither helps nor hurts, so it can neither clear a record nor vouch for a feed.
     """
     rows = known(getattr(sources, name), as_of)
     return rows.filter(pl.col("supplier") != APPLICANT) if SOURCES[name].is_delivered else rows

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from scoring.catalogue import CATALOGUE
-from scoring.rules import expression, needs, wrong_ways
+from scoring.rules import better_unknown, expression, needs, wrong_ways
 from scoring.setting import MOST_DAYS, MOST_FEN, Setting, Text, measured
 from scoring.strict_yaml import Record, record
 
@@ -381,7 +381,7 @@ def _named_in(rules: Iterable[str]) -> set[str]:
 def _rewarded_unknown(sql: str) -> list[str]:
     """The columns that are better left unknown: the rule passes then, and fails for a value that is known."""
     known_only = wrong_ways(sql, null_may_pass=True)
-    return [column for column in wrong_ways(sql) if column not in known_only]
+    return sorted({*wrong_ways(sql), *better_unknown(sql)} - {*known_only})
 
 
 def _falls(steps: Sequence[Record], name: str, fits: Callable[[int, int], bool], problem: str) -> list[str]:

@@ -9,7 +9,7 @@ more may never turn a pass into a failure.
 import itertools
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -91,6 +91,35 @@ def needs(sql: str, column: str) -> bool:
     table, cuts = _tried(sql)
     places = [name for name in table.columns if name == column or column in cuts.differences.get(name, {})]
     return bool(places) and not table.filter(pl.col(name).is_null() for name in places)["passes"].any()
+
+
+def better_unknown(sql: str) -> list[str]:
+    """The columns of feeds that a rule would rather not know: it passes while one is null, and fails for some value.
+
+    Other columns are held fixed. A null beside feeds of which the rule itself asks that they be complete is no
+    withholding: there is then nothing to know, as in a share of sales without a sale.
+
+    Raises:
+        ValueError: as `wrong_ways`.
+    """
+    table, cuts = _tried(sql)
+    tried = [name for name in table.columns if name != "passes"]
+    found: set[str] = set()
+    for name in tried:
+        others = [other for other in tried if other != name]
+        is_known = pl.col(name).is_not_null().cast(pl.Int64)
+        for column in cuts.differences.get(name, (name,)):
+            feeds = CATALOGUE[column].feeds
+            if feeds and _drops(_withheld(table, feeds), is_known, others):
+                found.add(column)
+    return sorted(found)
+
+
+def _withheld(table: pl.DataFrame, feeds: Sequence[str]) -> pl.DataFrame:
+    """The rows in which what these feeds tell may be withheld; a feed that the rule does not name always may be."""
+    if not set(feeds) <= set(table.columns):
+        return table
+    return table.filter(pl.any_horizontal(pl.col(feed).ne_missing("complete") for feed in feeds))
 
 
 def _tried(sql: str) -> tuple[pl.DataFrame, Cuts]:

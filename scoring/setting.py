@@ -1,8 +1,8 @@
 """One number of a policy: in its unit, within its bounds, with source and reason."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from scoring.strict_yaml import Record
 
@@ -14,18 +14,12 @@ Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
 class Setting(Record):
-    """One number of policy: what it is, in which unit, where it comes from and why."""
+    """One number of policy: what it is, in which unit, where it comes from and why; its bounds are in `measured`."""
 
     value: int
-    unit: Literal["fen", "bp", "days", "months", "count"]
+    unit: Literal["fen", "bp", "days"]
     source: Text
     why: Text
-
-    @model_validator(mode="after")
-    def _not_negative(self) -> Self:
-        if self.value < 0 or self.value > MOST_FEN:
-            raise ValueError("value lies outside 0 to 10^14")
-        return self
 
 
 def measured(whole: Record, unit: str, most: int, *names: str, least: int = 0) -> list[str]:

@@ -22,7 +22,7 @@ def import_folder(kind: str, src: Path, folder: Path, *, force: bool = False) ->
         kind: the importer.
         src: the data set.
         folder: made if it is not there; an earlier import of the same enterprises is replaced.
-        force: replace source files of other enterprises as well.
+        force: replace source files of other enterprises as well; never those that the set does not have.
 
     Raises:
         UsageError: an unknown kind, a folder that holds other source files, or one within the other.

@@ -165,6 +165,20 @@ def test_an_import_replaces_an_import_but_no_other_facts(name: str, tmp_path: Pa
     assert_clear(run(tmp_path / "home", *again), 2, ["no import of cumcm2020c", f"{name}.parquet"])
 
 
+@pytest.mark.parametrize("name", ["debts.parquet", "invoices.csv"])
+def test_source_files_that_an_import_would_not_replace_are_refused_in_any_case(name: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    original(tmp_path / "set")
+    words = ["data", "import", "cumcm2020c", tmp_path / "set", tmp_path / "own", "--force"]
+    done(tmp_path / "home", *words)
+    (tmp_path / "own" / name).write_text("dear diary", encoding="utf-8")
+    before = content(tmp_path)
+    assert_clear(run(tmp_path / "home", *words), 2, ["already holds other source files", name])
+    assert content(tmp_path) == before
+    said = " ".join(done(tmp_path / "home", "data", "import", "--help").replace("│", " ").split())
+    assert "source files that the set does not have are refused in any case" in said
+
+
 @pytest.mark.parametrize(("src", "target"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "x/../a")])
 def test_an_import_does_not_write_into_its_own_original(
     src: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

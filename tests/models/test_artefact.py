@@ -52,6 +52,7 @@ def test_a_model_comes_back_to_the_bit(stored: Path) -> None:
     for place, member in enumerate(trained.bag):
         assert np.array_equal(bag[:, place], member.log_odds(table))
     assert np.array_equal(model.oof_log_odds, trained.oof_log_odds)
+    assert model.own_log_odds is not None
     assert np.array_equal(model.own_log_odds, model.log_odds(sample()[0]))
     assert np.array_equal(model.oof_defaulted, defaulted)
     assert model.references == {"sales_fen": (1.0, 2.5), "late_days": (0.0, 3.0)}
@@ -83,6 +84,15 @@ def test_the_manifest_says_what_a_reader_must_know(stored: Path) -> None:
     assert (manifest.certificate.holds, manifest.certificate.pipelines) == (True, 4)
     assert {"lightgbm", "numpy", "polars", "python"} <= set(manifest.packages)
     assert manifest.metrics["figures"][0]["metrics"]["auc"]["mean"] == development().figures[0].metrics["auc"].mean
+
+
+def test_a_model_stored_without_its_own_log_odds_still_loads(copied: Path) -> None:
+    training = json.loads((copied / "training.json").read_bytes())
+    del training["own_log_odds"]
+    (copied / "training.json").write_text(json.dumps(training))
+    model = load(resealed(copied))
+    assert model.own_log_odds is None
+    assert np.array_equal(model.oof_log_odds, development().oof_log_odds)
 
 
 def test_nothing_stored_is_a_pickle(stored: Path) -> None:

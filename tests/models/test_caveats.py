@@ -33,6 +33,18 @@ def edited(town: Ground, source: str, uscc: str, **columns: pl.Expr) -> int:
     return rows.filter(its).height
 
 
+def mistype_a_date(town: Ground) -> None:
+    """The last registry row of one enterprise became known in 2099."""
+    last = pl.col("known_on") == pl.col("known_on").max().over("uscc")
+    mistyped = pl.when(last).then(pl.date(2099, 1, 1)).otherwise("known_on")
+    edited(town, "enterprises", str(town.best["uscc"]), known_on=mistyped)
+
+
+def caveats_of(limits: Path) -> list[str]:
+    """What the run of a limits file says beside it."""
+    return json.loads(run_file(limits).read_text(encoding="utf-8"))["caveats"]
+
+
 def flat(text: str) -> str:
     return " ".join(text.split())
 
@@ -54,6 +66,7 @@ def test_scoring_says_which_rows_did_not_count_and_names_the_firms_that_fell_out
     assert "199 decisions" in said
     assert f"{broken + debts:,} rows in quarantine (enterprises {broken:,}, invoices {debts:,})" in said
     assert f"1 enterprises without a usable registry row: {gone}" in said
+    assert f"1 enterprises without a usable registry row: {gone}" in " ".join(caveats_of(out))
     assert f"jifen data check {town.park}" in said
     page = flat(done(town.home, "explain", town.park, doubted))
     assert f"in quarantine, which did not count 隔离的记录未计入: invoices {debts}" in page
@@ -140,14 +153,32 @@ def test_a_day_that_one_mistyped_date_made_is_told_and_noted(town: Ground) -> No
     day = pl.read_parquet(out)["as_of"][0]
     assert f"200 decisions as of {day}" in said
     assert words not in said
-    last = pl.col("known_on") == pl.col("known_on").max().over("uscc")
-    mistyped = pl.when(last).then(pl.date(2099, 1, 1)).otherwise("known_on")
-    edited(town, "enterprises", str(town.best["uscc"]), known_on=mistyped)
+    mistype_a_date(town)
     said = flat(done(town.home, "score", town.park, "--out", out))
     assert "decisions as of 2099-01-02" in said
     assert f"1 {words}" in said
+    assert f"1 {words}" in " ".join(caveats_of(out))
+    done(town.home, "replay", str(pl.read_parquet(out)["decision_id"][0]), "--from", out)
     assert f"1 {words}" in flat(done(town.home, "explain", town.park, str(town.best["uscc"])))
     assert words not in flat(done(town.home, "score", town.park, "--out", out, "--as-of", str(day)))
+    assert words not in " ".join(caveats_of(out))
+
+
+def test_training_from_a_day_that_one_mistyped_date_made_says_so_and_notes_it(town: Ground) -> None:
+    words = "of 200 enterprises only a fact became known in the quarter before it"
+    train = ["train", town.park, "--trials", "1"]
+    day = str(shown(town.home, town.champion).manifest.as_of)
+    mistype_a_date(town)
+    said = flat(done(town.home, *train))
+    assert "no fact known after 2099-01-02" in said
+    assert f"1 {words}" in said
+    manifest = shown(town.home, said.split("challenger ")[-1].strip()).manifest
+    assert manifest.as_of == "2099-01-02"
+    assert f"1 {words}" in " ".join(manifest.caveats)
+    said = flat(done(town.home, *train, "--as-of", day))
+    assert f"no fact known after {day}" in said
+    assert words not in said
+    assert words not in " ".join(shown(town.home, said.split("challenger ")[-1].strip()).manifest.caveats)
 
 
 def test_a_run_written_before_there_were_caveats_still_replays(town: Ground) -> None:

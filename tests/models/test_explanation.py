@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,7 @@ from models.sources.folder import describe, quarantine_codes, read_folder
 from scoring.catalogue import CATALOGUE, SEEN
 from scoring.reasons import GROUPS
 from tests.ground import done, ground, run
+from tests.models.test_artefact import resealed
 
 
 @cache
@@ -146,6 +148,13 @@ def test_every_table_cuts_nothing_off_in_100_columns() -> None:
         assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= 100
 
 
+def test_the_calibration_table_names_the_bound_of_the_grade_for_what_it_is() -> None:
+    model, policy = load(models_folder(ground().home) / ground().champion), rulebook("torch-points").policy
+    page = printed(views.calibration_table(calibration_by_grade(model, policy)), 1_000)
+    assert page.count("grade bound 等级上界") == 2, "in the title and over the column"
+    assert "PD high" not in page
+
+
 def test_the_firms_without_a_limit_are_counted_each_once() -> None:
     limits = ground().limits
     page = printed(views.why_zero_table(limits), 200)
@@ -167,6 +176,34 @@ def test_score_says_how_the_model_was_calibrated_and_how_far_these_firms_are_fro
     found = re.search(rf"{words}(\S+) ", said)
     assert found
     assert 0 < float(found[1]) < 1
+
+
+def test_a_model_stored_without_its_own_log_odds_scores_without_a_word_on_stability(tmp_path: Path) -> None:
+    town = ground().copy(tmp_path / "town")
+    folder = models_folder(town.home) / town.champion
+    training = json.loads((folder / "training.json").read_bytes())
+    del training["own_log_odds"]
+    (folder / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    renamed(town.home, town.champion, resealed(folder).name)
+    out = tmp_path / "limits.parquet"
+    said = done(town.home, "score", town.park, "--out", out)
+    assert "PSI" not in said
+    assert "None" not in said
+    assert "200 decisions" in said
+    assert pl.read_parquet(out)["limit_fen"].to_list() == ground().limits["limit_fen"].to_list()
+    done(town.home, "replay", str(pl.read_parquet(out)["decision_id"][0]), "--from", out)
+
+
+def renamed(home: Path, before: str, after: str) -> None:
+    """Name a model otherwise in the log of the registry, with a chain that fits."""
+    log, previous, lines = home / "registry.jsonl", "0" * 64, list[str]()
+    for line in log.read_text(encoding="utf-8").splitlines():
+        act = json.loads(line.replace(before, after)) | {"previous": previous}
+        del act["hash"]
+        previous = sha256(json.dumps(act, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+        lines.append(json.dumps({**act, "hash": previous}, ensure_ascii=False, sort_keys=True))
+    log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (home / "registry.head").write_text(f"{len(lines)} {previous}\n", encoding="utf-8")
 
 
 def test_score_says_that_limits_are_references(tmp_path: Path) -> None:

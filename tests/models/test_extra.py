@@ -49,6 +49,37 @@ def test_everything_wrong_with_the_file_is_said_at_once(tmp_path: Path) -> None:
     assert refused.value.problems == ("there is no column y", "x is not a number", "an enterprise stands twice")
 
 
+def test_a_credit_code_of_digits_keeps_its_leading_zero(tmp_path: Path) -> None:
+    (tmp_path / "extra.csv").write_text("uscc,x\n013502110000000094,1\n", encoding="utf-8")
+    found = read_extra(tmp_path, ["x"])
+    assert found is not None
+    assert found["uscc"].to_list() == ["013502110000000094"]
+
+
+@pytest.mark.parametrize("folder", ["p[1]", "p*", "year=2026"])
+@pytest.mark.parametrize("name", ["extra.parquet", "extra.csv"])
+def test_the_name_of_a_folder_is_no_pattern_and_no_column(tmp_path: Path, folder: str, name: str) -> None:
+    park, twin = tmp_path / folder, tmp_path / "p1"
+    table = pl.DataFrame({"uscc": ["a"], "x": [1]})
+    for place, rows in ((park, table), (twin, table.with_columns(x=pl.lit(2)))):
+        place.mkdir()
+        rows.write_parquet(place / name) if name.endswith("parquet") else rows.write_csv(place / name)
+    found = read_extra(park, ["x"])
+    assert found is not None
+    assert found["x"].to_list() == [1.0]
+    with pytest.raises(ContractError) as refused:
+        read_extra(park, ["year"])
+    assert refused.value.problems == ("there is no column year",)
+
+
+@pytest.mark.parametrize("uscc", [pl.Series([["a"], ["b"]]), pl.Series([b"\xff", b"a"]), pl.Series([13, 14])])
+def test_credit_codes_that_are_no_text_are_refused(tmp_path: Path, uscc: pl.Series) -> None:
+    pl.DataFrame({"uscc": uscc, "x": ["good", "bad"]}).write_parquet(tmp_path / "extra.parquet")
+    with pytest.raises(ContractError) as refused:
+        read_extra(tmp_path, ["x"])
+    assert refused.value.problems == ("x is not a number", "uscc is not text")
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 torn", b'uscc,x\n"a,1\n', b"\xff\xfe\x00"])
 @pytest.mark.parametrize("name", ["extra.parquet", "extra.csv"])
 def test_a_torn_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:

@@ -36,7 +36,7 @@ def limits(tmp_path: Path, park_engine: Engine, thorny_world: World) -> Path:
     text = policy_text("torch-points")[0]
     texts = (text, ruleset_text(text), size_text())
     out = tmp_path / "limits.parquet"
-    write_decisions(decided, out, as_of=world.as_of, engine=park_engine, texts=texts)
+    write_decisions(decided, out, as_of=world.as_of, engine=park_engine, texts=texts, caveats=())
     return out
 
 

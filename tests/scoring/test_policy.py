@@ -17,6 +17,8 @@ SHIPPED = sorted(
 )
 TORCH = files("scoring").joinpath("policies", "torch-points.2026-11-01.yaml").read_text(encoding="utf-8")
 
+ROUND_TRADE = "(round_trade_share_12m_bp IS NULL OR round_trade_share_12m_bp <= 3000)"
+
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -102,7 +104,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a price in fen": (lambda p: p["price"]["lgd"].update(unit="fen"), "lgd is not in bp"),
     "a loss above the whole": (lambda p: p["price"]["lgd"].update(value=10_001), "lgd is above 10000"),
     "no utilisation": (lambda p: p["price"]["utilisation"].update(value=0), "utilisation must be above 0"),
-    "a negative number": (lambda p: p["price"]["funding"].update(value=-1), "outside 0 to 10^14"),
+    "a negative number": (lambda p: p["price"]["funding"].update(value=-1), "funding is below 0 bp"),
     "a fraction of a basis point": (lambda p: p["price"]["funding"].update(value=1.5), "funding.value"),
     "a number as text": (lambda p: p["price"]["funding"].update(value="200"), "funding.value"),
     "no central tendency": (lambda p: p["central_tendency"].update(value=0), "central_tendency is below 1 bp"),
@@ -125,10 +127,15 @@ WRONG: dict[str, tuple[Change, str]] = {
         "sales_share_without_tax is not in bp",
     ),
     "debt above all sales": (lambda p: p["limit"]["most_debt_share"].update(value=50_000), "most_debt_share is above"),
-    "a PD in months": (lambda p: p["limit"]["most_pd_hi"].update(unit="months"), "most_pd_hi is not in bp"),
+    "a PD in days": (lambda p: p["limit"]["most_pd_hi"].update(unit="days"), "most_pd_hi is not in bp"),
+    "a unit that no number has": (lambda p: p["limit"]["most_pd_hi"].update(unit="months"), "limit.most_pd_hi.unit"),
     "a PD above the whole": (lambda p: p["limit"]["most_pd_hi"].update(value=80_000), "most_pd_hi is above 10000 bp"),
     "a group cap in bp": (lambda p: p["limit"]["group_cap"].update(unit="bp"), "group_cap is not in fen"),
-    "a minimum in count": (lambda p: p["limit"]["minimum"].update(unit="count"), "minimum is not in fen"),
+    "a minimum in days": (lambda p: p["limit"]["minimum"].update(unit="days"), "minimum is not in fen"),
+    "a cap beyond all money": (
+        lambda p: p["limit"]["ordinary_cap"].update(value=10**14 + 1),
+        "ordinary_cap is above 100000000000000 fen",
+    ),
     "a step in bp": (lambda p: p["limit"]["step"].update(unit="bp"), "step is not in fen"),
     "a need in days": (
         lambda p: p["limit"]["need"]["required_above"].update(unit="days"),
@@ -208,6 +215,22 @@ WRONG: dict[str, tuple[Change, str]] = {
         ),
         "clean_when: passes while live_listings is not known",
     ),
+    "a branch opened by invoices withheld": (
+        lambda p: p["points_branch"].update(open_when=f"tech_live AND {ROUND_TRADE}"),
+        "open_when: passes while round_trade_share_12m_bp is not known",
+    ),
+    "a branch opened by invoices bought withheld": (
+        lambda p: p["points_branch"].update(
+            open_when=f"tech_live AND invoices_out_feed = 'complete' AND {ROUND_TRADE}"
+        ),
+        "open_when: passes while round_trade_share_12m_bp is not known",
+    ),
+    "a branch opened by a comparison with what is withheld": (
+        lambda p: p["points_branch"].update(
+            open_when="tech_live AND COALESCE(round_trade_share_12m_bp <= top1_share_12m_bp, TRUE)"
+        ),
+        "open_when: passes while round_trade_share_12m_bp is not known",
+    ),
     "debts withheld without a condition": (
         without("NO_OVERDUE"),
         "points_branch opens while overdue_days_now is not known",
@@ -245,6 +268,12 @@ def test_a_branch_may_open_while_debts_are_unknown_if_the_bank_is_told() -> None
     split = "CASE WHEN overdue_days_now = 0 AND worst_five_class = 0 THEN TRUE WHEN overdue_days_now > 0 THEN FALSE END"
     parse_policy(changed(lambda p: rule(p, "NO_OVERDUE").update(passes=split)))
     parse_policy(changed(lambda p: p["points_branch"].update(clean_when="overdue_days_now = 0"), without("NO_OVERDUE")))
+
+
+def test_a_branch_may_open_without_a_sale_if_it_asks_for_the_feeds_that_say_so() -> None:
+    """Round trade is null for want of sales as well; where both its feeds are complete nothing is withheld."""
+    delivered = "invoices_out_feed = 'complete' AND invoices_in_feed = 'complete'"
+    parse_policy(changed(lambda p: p["points_branch"].update(open_when=f"tech_live AND {delivered} AND {ROUND_TRADE}")))
 
 
 def test_everything_wrong_is_said_at_once_with_its_place() -> None:
@@ -294,14 +323,17 @@ def test_a_rule_in_the_right_direction_is_taken(passes: str) -> None:
     assert passes in {one.passes for one in policy.rules}
 
 
-def test_every_number_of_a_policy_is_refused_in_another_unit() -> None:
+def test_every_number_of_a_policy_is_refused_in_another_unit_and_out_of_bounds() -> None:
     settings = list(places(yaml.safe_load(TORCH)))
     assert len(settings) > 20
     for place in settings:
-        values = yaml.safe_load(TORCH)
-        reduce(getitem, place, values)["unit"] = "months"
-        found = problems(yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
-        assert any(f"{place[-1]} is not in" in problem for problem in found), (place, found)
+        own = reduce(getitem, place, yaml.safe_load(TORCH))["unit"]
+        other = "fen" if own == "days" else "days"
+        for change, said in (({"unit": other}, "not in"), ({"value": -1}, "below"), ({"value": 10**14 + 1}, "above")):
+            values = yaml.safe_load(TORCH)
+            reduce(getitem, place, values).update(change)
+            found = problems(yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+            assert any(f"{place[-1]} is {said}" in problem for problem in found), (place, found)
 
 
 def places(node: object, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
