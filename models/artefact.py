@@ -136,8 +136,7 @@ class Model:
 
     Args:
         oof_log_odds, oof_defaulted: of each training row, for grade bounds.
-        own_log_odds: of each training row, from the model itself, to see how far other firms are from these; None of
-            a model that was stored without them.
+        own_log_odds: of each training row, from the model itself, to see how far others are; None: stored without.
         references: for inputs of the catalogue, values of the training sample in raw units, rising.
     """
 
@@ -219,15 +218,14 @@ def load(folder: Path) -> Model:
         training = _json(folder / "training.json")
         references = {name: tuple(values) for name, values in training["references"].items()}
         odds = np.array(training["oof_log_odds"], dtype=np.float64)
-        own = training.get("own_log_odds")
-        own_odds = None if own is None else np.array(own, dtype=np.float64)
+        own = np.array(training["own_log_odds"], dtype=np.float64) if "own_log_odds" in training else None
         defaulted = np.array(training["oof_defaulted"], dtype=np.bool_)
     except _UNREADABLE as error:
         raise ArtefactError(
             f"The stored model {folder.name} cannot be read.", [f"{type(error).__name__}: {error}"]
         ) from error
     _raise_if(folder, _broken_promises(manifest, pipeline, bag))
-    return Model(folder.name, manifest, pipeline, bag, odds, own_odds, defaulted, references)
+    return Model(folder.name, manifest, pipeline, bag, odds, own, defaulted, references)
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -236,8 +234,7 @@ def manifest_of(folder: Path) -> Manifest:
     Raises:
         ArtefactError: it is missing, changed, or of a format that this program does not know.
     """
-    problems = _manifest_problems(folder)
-    _raise_if(folder, problems)
+    _raise_if(folder, _manifest_problems(folder))
     try:
         return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
     except ValidationError as error:
