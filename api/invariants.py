@@ -269,27 +269,6 @@ _MONEY = (
     ),
 )
 
-_VOICES = (
-    Invariant(
-        "I27",
-        "A request is under appeal while one is open that concerns it, its case is open until the opinion, and who "
-        "rates a claim was contacted under it",
-        """
-        SELECT f.id FROM hall.financing_request f
-        WHERE f.is_under_appeal <> EXISTS (
-            SELECT 1 FROM hall.appeal a WHERE a.uscc = f.uscc AND f.id = ANY (a.concerns) AND hall.is_open(a))
-        UNION ALL
-        SELECT a.id FROM hall.appeal a LEFT JOIN hall.hall_case k ON k.id = a.case_id
-        WHERE (k.closed_at IS NULL) <> hall.is_open(a)
-        UNION ALL
-        SELECT r.id FROM hall.rating r JOIN hall.claim c ON c.id = r.claim_id
-            JOIN hall.financing_request f ON f.id = c.fr_id
-        WHERE r.uscc <> f.uscc OR r.institution_id <> c.institution_id OR c.contacted_at IS NULL
-            OR r.rated_at < c.contacted_at
-        """,
-    ),
-)
-
 _TRACES = (
     Invariant(
         "I11",
@@ -396,12 +375,23 @@ _TRACES = (
                 OR (holds.now AND 'claiming-institution' = ANY (c.recipients))), false)
         """,
     ),
+    Invariant(
+        "I27",
+        "A request is under appeal while one that concerns it is open, with its case; a rated claim was contacted",
+        """
+        SELECT f.id FROM hall.financing_request f WHERE f.is_under_appeal <> EXISTS (
+            SELECT 1 FROM hall.appeal a WHERE a.uscc = f.uscc AND f.id = ANY (a.concerns) AND hall.is_open(a))
+        UNION ALL
+        SELECT a.id FROM hall.appeal a LEFT JOIN hall.hall_case k ON k.id = a.case_id
+        WHERE (k.closed_at IS NULL) <> hall.is_open(a)
+        UNION ALL
+        SELECT r.id FROM hall.rating r JOIN hall.claim c ON c.id = r.claim_id
+            JOIN hall.financing_request f ON f.id = c.fr_id
+        WHERE r.uscc <> f.uscc OR r.institution_id <> c.institution_id OR coalesce(r.rated_at < c.contacted_at, true)
+        """,
+    ),
 )
 
 
-def _number(one: Invariant) -> int:
-    return int(one.name[1:])
-
-
-INVARIANTS = tuple(sorted((*_CLAIMS, *_MONEY, *_TRACES, *_VOICES), key=_number))
+INVARIANTS = tuple(sorted((*_CLAIMS, *_MONEY, *_TRACES), key=lambda one: int(one.name[1:])))
 """All that the tables can prove; what a client saw (I18 to I21) is proved against its own history."""

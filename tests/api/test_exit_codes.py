@@ -85,7 +85,12 @@ CASES: list[tuple[str, int, Words, list[str]]] = [
         lambda t: ["score", ground().park, "--out", t / "o", "--as-of", "1991-01-01"],
         ["no enterprise"],
     ),
-    ("a day before every loan", 3, lambda _: ["train", ground().park, "--as-of", "1991-01-01"], ["0 defaults"]),
+    (
+        "a day before every loan",
+        3,
+        lambda _: ["train", ground().park, "--as-of", "1991-01-01"],
+        ["no loan to train on", "enterprise not known on the day"],
+    ),
     ("no firms", 2, lambda t: ["data", "sample", t / "p", "--enterprises", "0"], ["enterprises"]),
     ("too many firms", 2, lambda t: ["data", "sample", t / "p", "--enterprises", "20001"], ["enterprises"]),
     ("half a firm", 2, lambda t: ["data", "sample", t / "p", "--enterprises", "1.5"], ["enterprises"]),
