@@ -143,7 +143,7 @@ def empty_database(server: str) -> Iterator[str]:
 def town(server: str, template: str) -> Iterator[str]:
     """Name of a database in which the park of `tests.ground` is loaded and whose clock stands at the park's day."""
     name = f"jifen_test_town_{secrets.token_hex(6)}"
-    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
 
     async def filled() -> None:
         connection = await asyncpg.connect(on(server, name))
@@ -190,7 +190,7 @@ def on(server: str, database: str) -> str:
 
 def _database(server: str, template: str) -> Iterator[str]:
     name = f"jifen_test_{secrets.token_hex(6)}"
-    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    asyncio.run(_said(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
     yield on(server, name)
     asyncio.run(_said(server, f"DROP DATABASE {name} WITH (FORCE)"))
 

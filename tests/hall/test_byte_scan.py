@@ -144,11 +144,13 @@ class Ear:
         return answer
 
     async def listen(self) -> None:
-        """Hear the stream until it is cancelled."""
+        """Hear the stream until it is cancelled; one that the hall ends is opened again, as every client does."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        async with self.http.stream("GET", "/v1/hall/stream", headers=headers, timeout=None) as answer:
-            async for part in answer.aiter_raw():
-                self.heard.append(("stream", part))
+        while True:
+            async with self.http.stream("GET", "/v1/hall/stream", headers=headers, timeout=None) as answer:
+                async for part in answer.aiter_raw():
+                    self.heard.append(("stream", part))
+            await asyncio.sleep(0.2)
 
     def leaks(self) -> list[str]:
         """What was heard that must not be, and where; the stream is read as one."""
@@ -197,7 +199,9 @@ async def stage(database: str, home: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def hearing(*ears: Ear) -> AsyncGenerator[None]:
     tasks = [asyncio.create_task(one.listen()) for one in ears]
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(20):
+        while not all(any(b"event: hello" in seen for _, seen in one.heard) for one in ears):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     yield
     for task in tasks:
         task.cancel()
