@@ -20,14 +20,14 @@ demo: .venv/.built
 	@$(BIN)/jifen demo
 
 test: .venv/.built
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 2
 
 check: .venv/.built
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/basedpyright
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 2
 
 soak: .venv/.built
 	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -rP -m "soak or hypothesis"
