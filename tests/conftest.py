@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 settings.register_profile(
     "check",
-    max_examples=20,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

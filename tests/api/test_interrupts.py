@@ -101,7 +101,6 @@ def test_a_command_that_is_ended_at_any_moment_leaves_nothing_half_written(
     tried(town, command, how, list(np.random.default_rng(3).uniform(0.5, SECONDS[command], count)))
 
 
-@pytest.mark.soak
 def test_two_trainings_and_two_promotions_at_once_are_both_whole(tmp_path: Path) -> None:
     town = ground().copy(tmp_path / "town")
     twins = [started(town.home, words("train", town)) for _ in range(2)]

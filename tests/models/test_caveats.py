@@ -164,7 +164,6 @@ def test_a_day_that_one_mistyped_date_made_is_told_and_noted(town: Ground) -> No
     assert words not in " ".join(caveats_of(out))
 
 
-@pytest.mark.soak
 def test_training_from_a_day_that_one_mistyped_date_made_says_so_and_notes_it(town: Ground) -> None:
     words = "of 200 enterprises only a fact became known in the quarter before it"
     train = ["train", town.park, "--trials", "1"]

@@ -191,7 +191,7 @@ def test_limits_wait_for_those_that_are_being_written_beside_them(town: Ground) 
     with ThreadPoolExecutor(1) as pool:
         with alone_in(town.root):
             waiting = pool.submit(done, town.home, "score", town.park, "--out", out, "--policy", "cumcm2020c")
-            assert not wait([waiting], timeout=12).done
+            assert not wait([waiting], timeout=30).done
             assert not out.exists()
         assert "200 decisions" in waiting.result(120)
     assert pl.read_parquet(town.root / FEATURES).height == 400
