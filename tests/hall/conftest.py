@@ -32,8 +32,20 @@ from api.settings import Settings
 from data_contracts.samples import AS_OF
 from tests.ground import ground
 
-PLACE = Path("/var/tmp")
-"""Where every system user may go: pytest's own folders are closed to the user whom root's server runs as."""
+MEMORY, DISK = Path("/dev/shm"), Path("/var/tmp")
+ROOM_BYTES = 4 << 30
+
+
+def _place() -> Path:
+    """Where every system user may go: pytest's own folders are closed to the user whom root's server runs as.
+
+    In memory where it has room, which takes a fifth off the tests: what they write need not outlive the machine.
+    """
+    is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+    return MEMORY if is_roomy else DISK
+
+
+PLACE = _place()
 FORGOTTEN_SECONDS = 3600
 READ = [one.sql for one in migrations()] + [
     path.read_text() for path in sorted(Path(api.__file__).parent.glob("*.yaml"))
