@@ -286,14 +286,17 @@ def _tables(policy: HallPolicy, own: Collection[str]) -> list[tuple[str, Sequenc
         {"code": code, "status": one.status, "title_zh": one.title.zh, "title_en": one.title.en}
         for code, one in problem_types().items()
     ]
+    titled = {
+        "channel": policy.channels,
+        "purpose": policy.purposes,
+        "appeal_reason": policy.appeal_reasons,
+        "rating_reason": policy.rating_reasons,
+    }
     return [
         (_SETTINGS, setting_rows(policy, own)),
         (_EDGES, machines().edge_rows()),
         (_SCHEMES, schemes),
-        (_CHANNELS, _titled(policy.channels)),
-        (_PURPOSES, _titled(policy.purposes)),
-        (_APPEAL_REASONS, _titled(policy.appeal_reasons)),
-        (_RATING_REASONS, _titled(policy.rating_reasons)),
+        *((_TITLED.format(table=table), _titled(words)) for table, words in titled.items()),
         (_AMOUNT_BANDS, amount_band_rows(policy)),
         (_PROBLEM_TYPES, problems),
     ]
@@ -330,31 +333,10 @@ _SCHEMES = """
         title_zh = excluded.title_zh, title_en = excluded.title_en
     WHERE kept IS DISTINCT FROM excluded
 """
-_CHANNELS = """
-    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.channel, $1::text::jsonb)),
-        gone AS (DELETE FROM hall.channel WHERE name NOT IN (SELECT name FROM wanted))
-    INSERT INTO hall.channel AS kept SELECT * FROM wanted
-    ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
-    WHERE kept IS DISTINCT FROM excluded
-"""
-_PURPOSES = """
-    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.purpose, $1::text::jsonb)),
-        gone AS (DELETE FROM hall.purpose WHERE name NOT IN (SELECT name FROM wanted))
-    INSERT INTO hall.purpose AS kept SELECT * FROM wanted
-    ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
-    WHERE kept IS DISTINCT FROM excluded
-"""
-_APPEAL_REASONS = """
-    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.appeal_reason, $1::text::jsonb)),
-        gone AS (DELETE FROM hall.appeal_reason WHERE name NOT IN (SELECT name FROM wanted))
-    INSERT INTO hall.appeal_reason AS kept SELECT * FROM wanted
-    ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
-    WHERE kept IS DISTINCT FROM excluded
-"""
-_RATING_REASONS = """
-    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.rating_reason, $1::text::jsonb)),
-        gone AS (DELETE FROM hall.rating_reason WHERE name NOT IN (SELECT name FROM wanted))
-    INSERT INTO hall.rating_reason AS kept SELECT * FROM wanted
+_TITLED = """
+    WITH wanted AS (SELECT * FROM jsonb_populate_recordset(null::hall.{table}, $1::text::jsonb)),
+        gone AS (DELETE FROM hall.{table} WHERE name NOT IN (SELECT name FROM wanted))
+    INSERT INTO hall.{table} AS kept SELECT * FROM wanted
     ON CONFLICT (name) DO UPDATE SET title_zh = excluded.title_zh, title_en = excluded.title_en
     WHERE kept IS DISTINCT FROM excluded
 """

@@ -188,16 +188,16 @@ class Hall:
                 self._state.acts[name] = kept
                 self._state.save()
         if kept["status"] is None:
-            response = self._sent(path, kept, fence)
+            status, said = self._sent(path, kept, fence)
             with self._state.lock:
-                kept["status"], kept["answer"] = response.status_code, _said(response)
+                kept["status"], kept["answer"] = status, said
                 self._state.save()
         if kept["status"] >= 400:
             raise Refused(kept["status"], kept["answer"])
         return kept["answer"]
 
-    def _sent(self, path: str, kept: Json, fence: int | None) -> httpx2.Response:
-        """The answer to an act, sent as often as it takes to get one that says what became of it."""
+    def _sent(self, path: str, kept: Json, fence: int | None) -> tuple[int, Json]:
+        """Status and answer of an act, sent as often as it takes to get one that says what became of it."""
         pause = 0.1
         while True:
             try:
@@ -227,7 +227,7 @@ class Hall:
                 self.forget_token()
                 raise NotNow(response.status_code, said)
             else:
-                return response
+                return response.status_code, said
 
     def stream(self, after: str | None, outlet: str) -> Iterator[httpx2.ServerSentEvent]:
         """The outlet's events behind a place, as they come, until the connection ends."""

@@ -84,7 +84,7 @@ begin
     if c.deadline is null or c.deadline > at then return 'late'; end if;  -- somebody was quicker between the two reads
     c := hall.move_claim(c.id, case c.state when 'offered' then 'K7' else 'K5' end,
         case c.state when 'offered' then 'expired' else 'lapsed' end, 'system', at,
-        jsonb_build_object('due', hall.iso(c.deadline)));
+        jsonb_build_object('due', c.deadline));  -- to the microsecond: I16 and I17 compare it
     perform hall.claim_is_over(c.fr_id, 'system', at, c.state);
     return 'claim ' || c.state;
 end $$;
@@ -150,7 +150,7 @@ begin
     if fr.is_suspended then return 'late'; end if;
     perform hall.end_live_round(fr.id, at);
     if fr.state = 'broadcast' then
-        perform hall.go_on_or_assist(fr, 'T10', 'T11', 'system', at, jsonb_build_object('due', hall.iso(closed_at)));
+        perform hall.go_on_or_assist(fr, 'T10', 'T11', 'system', at, jsonb_build_object('due', closed_at));
     end if;
     return 'round closed';
 end $$;
@@ -182,7 +182,7 @@ begin
         return 'quote renewed';
     end if;
     if fr.state in ('draft', 'quoted') then
-        perform hall.move_request(fr.id, 'T3', 'EXPIRED', 'system', at, jsonb_build_object('due', hall.iso(fr.deadline)));
+        perform hall.move_request(fr.id, 'T3', 'EXPIRED', 'system', at, jsonb_build_object('due', fr.deadline));
         return 'request expired';
     end if;
     opened := hall.open_case(case fr.state when 'signed' then 'no-drawdown' else fr.state end, 'fr/' || fr.id,

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from api.clients import NewClient, add_client, new_key, public_jwk
@@ -137,6 +138,22 @@ async def wanted(hall: Hall, bank: Bank) -> str:
     return await made.request(hall.owner, uscc, audience=[bank.outlet_no])
 
 
+async def accepted(hall: Hall) -> asyncpg.Record:
+    """The enterprise accepts the one offer that there is; its terms."""
+    offer = await hall.owner.fetchrow(
+        """
+        SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc,
+            (o.rate_basis, o.basis_bp + o.spread_bp, o.line_months, o.draw_months, o.repayment, o.is_revolving,
+                o.prepayment_fee_bp) AS terms
+        FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id
+        """
+    )
+    assert offer is not None
+    await made.act(hall.owner, made.enterprise_actor(offer["uscc"]), "accept_offer", offer_id=offer["id"],
+                   version=offer["version"], sha256=offer["sha256"])  # fmt: skip
+    return offer["terms"]
+
+
 async def test_a_client_killed_after_its_grab_goes_on_with_the_same_key_to_the_signing(
     database: str, home: Path, tmp_path: Path
 ) -> None:
@@ -159,19 +176,7 @@ async def test_a_client_killed_after_its_grab_goes_on_with_the_same_key_to_the_s
 
         second = await started(config, "--once")
         await said(second, "offered")
-        offer = await hall.owner.fetchrow(
-            """
-            SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc,
-                (o.rate_basis, o.basis_bp + o.spread_bp, o.line_months, o.draw_months, o.repayment, o.is_revolving,
-                    o.prepayment_fee_bp) AS terms
-            FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id
-            """
-        )
-        assert offer is not None
-        assert offer["terms"] == ("fixed", 400, 12, 6, "equal-principal", False, 100)
-        enterprise = made.enterprise_actor(offer["uscc"])
-        await made.act(hall.owner, enterprise, "accept_offer", offer_id=offer["id"], version=offer["version"],
-                       sha256=offer["sha256"])  # fmt: skip
+        assert tuple(await accepted(hall)) == ("fixed", 400, 12, 6, "equal-principal", False, 100)
         assert "500,000 CNY" in await said(second, "signed")
         assert await asyncio.wait_for(second.wait(), SECONDS) == 0
 
@@ -288,13 +293,7 @@ async def test_a_contract_of_a_suspended_request_is_reported_when_the_order_is_l
         await said(first, "offered")
         first.kill()
         await first.wait()
-        offer = await hall.owner.fetchrow(
-            "SELECT o.id, encode(o.sha256, 'hex') AS sha256, f.version, f.uscc "
-            "FROM hall.offer o JOIN hall.financing_request f ON f.id = o.fr_id"
-        )
-        assert offer is not None
-        await made.act(hall.owner, made.enterprise_actor(offer["uscc"]), "accept_offer", offer_id=offer["id"],
-                       version=offer["version"], sha256=offer["sha256"])  # fmt: skip
+        await accepted(hall)
         await order(hall.owner, fr, "suspend")
         second = await started(config)
         await complained(second, "is signed later")

@@ -241,6 +241,31 @@ async def test_i17_sees_a_limit_shown_under_a_claim_that_was_not_the_readers_any
     assert len(await owner.fetch(i17.sql)) == 1
 
 
+async def test_i17_knows_the_end_of_a_lease_to_the_microsecond(owner: Any) -> None:
+    """The move of a lapsed claim keeps the whole instant, or a look in its last millisecond would seem too late."""
+    (i17,) = [one for one in INVARIANTS if one.name == "I17"]
+    bank = await made.bank(owner)
+    fr = await made.request(owner, await made.enterprise(owner, limit_fen=100), amount_fen=20)
+    claim = await made.claim(owner, fr, bank)
+    ends = await owner.fetchval(
+        "UPDATE hall.claim SET deadline = date_trunc('second', claimed_at) + interval '60.000999 s' RETURNING deadline"
+    )
+    await pass_time(owner, hours=1)
+    assert "claim lapsed" in await sweep(owner)
+    for at, is_seen in ((ends - timedelta(microseconds=1), False), (ends, True)):
+        await owner.execute(
+            """
+            INSERT INTO hall.access_log (at, client_id, institution_id, uscc, what, purpose, consent_id)
+            SELECT $2, $3, $4, uscc, 'limit', 'financing', consent_id FROM hall.financing_request WHERE id = $1
+            """,
+            fr,
+            at,
+            await made.client(owner, "bank", institution_id=bank.institution, outlet_id=bank.outlet),
+            bank.institution,
+        )
+        assert bool(await owner.fetch(i17.sql)) == is_seen, (claim.id, at)
+
+
 async def test_i17_allows_a_look_while_an_order_stops_the_claims_clock(owner: Any) -> None:
     """X2: the claim lives by the clock as it stood, during the order and when it is looked back at."""
     (i17,) = [one for one in INVARIANTS if one.name == "I17"]
