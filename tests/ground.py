@@ -1,15 +1,19 @@
 """A small town on disk, made once a test run by the program itself: a park, a champion, a challenger, limits."""
 
 import atexit
+import fcntl
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 import polars as pl
 from typer.testing import CliRunner, Result
@@ -21,7 +25,7 @@ FIRMS, SEED = 200, 3
 
 @dataclass(frozen=True)
 class Ground:
-    """`root` holds `park`, `home` (JIFEN_HOME) and `limits.parquet`; nobody may write to it."""
+    """`root` holds `park`, `home` (JIFEN_HOME) and `limits.parquet`; nobody may write to it: others use it too."""
 
     root: Path
     champion: str
@@ -83,9 +87,30 @@ def started(
 
 @cache
 def ground() -> Ground:
-    """The town."""
-    root = Path(tempfile.mkdtemp(prefix="jifen-ground-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    """The town; of the processes of a test run the first makes it, and the last one removes it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(8))
+    folder = Path(tempfile.gettempdir()) / f"jifen-ground-{os.getuid()}-{run[:16]}"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    root, made = folder / "town", folder / "versions"
+    with (folder / "gate").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        if not made.is_file():
+            made.write_text(" ".join(_town(root)))
+    used = (folder / "used").open("w")
+    fcntl.flock(used, fcntl.LOCK_SH)
+    atexit.register(_left, folder, used)
+    return Ground(root, *made.read_text().split())
+
+
+def _left(folder: Path, used: TextIO) -> None:
+    """Remove the town if no other process uses it."""
+    with suppress(BlockingIOError):
+        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _town(root: Path) -> list[str]:
+    """Versions of champion and challenger."""
     park, home = root / "park", root / "home"
     done(home, "data", "sample", park, "--enterprises", str(FIRMS), "--seed", str(SEED))
     versions = [
@@ -95,4 +120,4 @@ def ground() -> Ground:
     minutes = "test minutes: it beats, does not beat, cannot tell, not compared"
     done(home, "models", "promote", versions[0], "--minutes", minutes)
     done(home, "score", park, "--out", root / "limits.parquet")
-    return Ground(root, versions[0], versions[1])
+    return versions

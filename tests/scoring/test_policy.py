@@ -17,6 +17,7 @@ SHIPPED = sorted(
     entry.name for entry in files("scoring").joinpath("policies").iterdir() if entry.name.endswith(".yaml")
 )
 TORCH = files("scoring").joinpath("policies", "torch-points.2026-11-01.yaml").read_text(encoding="utf-8")
+VALUES: dict[str, Any] = yaml.safe_load(TORCH)
 
 ROUND_TRADE = "(round_trade_share_12m_bp IS NULL OR round_trade_share_12m_bp <= 3000)"
 
@@ -25,10 +26,10 @@ Change = Callable[[dict[str, Any]], object]
 
 def changed(*changes: Change) -> str:
     """The torch policy with changes, written out again."""
-    values = yaml.safe_load(TORCH)
+    values = deepcopy(VALUES)
     for change in changes:
         change(values)
-    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    return yaml.dump(values, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), allow_unicode=True, sort_keys=False)
 
 
 def problems(text: str) -> list[str]:
