@@ -1,7 +1,8 @@
 """One enterprise's facts: read from the hall's tables as checked sources, and parted as they are delivered."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -50,14 +51,42 @@ async def sources_of_enterprise(pool: Pool, usccs: str | Sequence[str]) -> Sourc
     out and casts its doubt as it does within one file. The check is done in a worker thread.
     """
     wanted = [usccs] if isinstance(usccs, str) else list(usccs)
+    async with _at_one_instant(pool) as connection:
+        rows, doubts = await _rows_of(connection, wanted)
+    return await asyncio.to_thread(_checked_together, rows, doubts)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What is known of one enterprise, and `hall.facts_mark` of it at that instant: whether it is still all."""
+
+    sources: Sources
+    mark: str
+
+
+async def marked_sources(pool: Pool, uscc: str) -> Marked:
+    """As `sources_of_enterprise`, with the mark that `hall.expect_latest` compares."""
+    async with _at_one_instant(pool) as connection:
+        rows, doubts = await _rows_of(connection, [uscc])
+        mark = cast("str", await connection.fetchval("SELECT hall.facts_mark($1)", uscc))
+    return Marked(await asyncio.to_thread(_checked_together, rows, doubts), mark)
+
+
+@asynccontextmanager
+async def _at_one_instant(pool: Pool) -> AsyncGenerator[Connection]:
     async with transaction(pool) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        members = await _with_members(connection, wanted)
-        rows = {name: await connection.fetch(FACTS[name], members if name in PEERS else wanted) for name in SOURCES}
-        doubts = await connection.fetch(
-            "SELECT uscc, source, direction, known_on FROM hall.visible_doubt WHERE uscc = ANY($1)", wanted
-        )
-    return await asyncio.to_thread(_checked_together, rows, doubts)
+        yield connection
+
+
+async def _rows_of(connection: Connection, usccs: list[str]) -> tuple[Mapping[str, Sequence[Any]], Sequence[Any]]:
+    """Rows by source, and doubts."""
+    members = await _with_members(connection, usccs)
+    rows = {name: await connection.fetch(FACTS[name], members if name in PEERS else usccs) for name in SOURCES}
+    doubts = await connection.fetch(
+        "SELECT uscc, source, direction, known_on FROM hall.visible_doubt WHERE uscc = ANY($1)", usccs
+    )
+    return rows, doubts
 
 
 def _checked_together(rows: Mapping[str, Sequence[Any]], doubts: Sequence[Any]) -> Sources:

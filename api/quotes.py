@@ -1,20 +1,25 @@
 """Limit quotes: one enterprise measured outside any transaction, and limits shown to banks under a consent."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import asyncpg
 import orjson
 
 from api.calls import Caller
 from api.database import Pool
 from api.engines import Made
-from api.facts import sources_of_enterprise
+from api.facts import marked_sources
 from api.problems import Problem
 
 if TYPE_CHECKING:
     from api.service import Service
 
+
+MOST_MEASURES = 3
+"""Times that an enterprise is measured for one call while its facts keep changing."""
+_FACTS_CHANGED = "JF003"
 
 LOOKS_AT_ONCE = 100
 """Limits that one transaction looks at: no look keeps its locks while many others are made."""
@@ -29,6 +34,7 @@ class Measured:
         text: the answer as canonical bytes.
         reasons: `code`, `cny`, `zh`, `en` of each.
         quote_binds: whether amounts under the scheme keep to the quote.
+        facts_mark: of the facts that it was made from.
     """
 
     decision: dict[str, Any]
@@ -37,6 +43,32 @@ class Measured:
     limit_fen: int
     reasons: list[dict[str, Any]]
     quote_binds: bool
+    facts_mark: str
+
+
+Answer = TypeVar("Answer")
+
+
+async def kept(service: "Service", uscc: str, scheme: str, keep: Callable[[Measured], Awaitable[Answer]]) -> Answer:
+    """Measure an enterprise and keep the decision by an act, measuring anew where facts came meanwhile.
+
+    Args:
+        service: of this process.
+        uscc: of the enterprise.
+        scheme: under which.
+        keep: does the act, which asks `hall.expect_latest`.
+
+    Raises:
+        Problem: as `measured`; overloaded: facts came each time; whatever `keep` raises.
+    """
+    for _ in range(MOST_MEASURES):
+        found = await measured(service, uscc, scheme)
+        try:
+            return await keep(found)
+        except asyncpg.PostgresError as error:
+            if getattr(error, "sqlstate", None) != _FACTS_CHANGED:
+                raise
+    raise Problem("overloaded")
 
 
 async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
@@ -47,14 +79,15 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
             quote-cap: too many fresh decisions today; engine-unavailable; overloaded.
     """
     asked = await _asked(service.pool, uscc, scheme)
-    sources = await sources_of_enterprise(service.pool, uscc)
+    marked = await marked_sources(service.pool, uscc)
+    sources = marked.sources
     engines = service.engines
     if asked["left"] <= 0:
         known = await engines.run(lambda: engines.ready(asked["policy"]).decision_id(sources, uscc, asked["today"]))
         stored = await _stored(service.pool, known)
         if stored is None:
             raise Problem("quote-cap", retry_after_seconds=asked["seconds_left"])
-        return _measured(stored, quote_binds=asked["quote_binds"])
+        return _measured(stored, marked.mark, quote_binds=asked["quote_binds"])
     made = await engines.run(lambda: engines.ready(asked["policy"]).made(sources, uscc, asked["today"]))
     if made is None:
         raise Problem(
@@ -63,7 +96,7 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
         )
     # Another version of a library may have decided the same otherwise; the first decision stands.
     stored = await _stored(service.pool, made.decision["answer"]["decision_id"])
-    return _measured(stored or made, quote_binds=asked["quote_binds"])
+    return _measured(stored or made, marked.mark, quote_binds=asked["quote_binds"])
 
 
 async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:
@@ -102,7 +135,7 @@ async def _stored(pool: Pool, decision: str) -> Made | None:
     return None if row is None else Made(row["content"], row["text"])
 
 
-def _measured(made: Made, *, quote_binds: bool) -> Measured:
+def _measured(made: Made, mark: str, *, quote_binds: bool) -> Measured:
     answer = made.decision["answer"]
     return Measured(
         decision=made.decision,
@@ -111,6 +144,7 @@ def _measured(made: Made, *, quote_binds: bool) -> Measured:
         limit_fen=answer["limit_fen"],
         reasons=orjson.loads(answer["reasons"]),
         quote_binds=quote_binds,
+        facts_mark=mark,
     )
 
 

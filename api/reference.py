@@ -212,7 +212,7 @@ async def bring_in_line(connection: Connection, own: Path | None = None) -> None
     """Make the looked-up tables equal to the files, in one transaction; the second time changes nothing.
 
     A year of the calendar once known stays known, also when an older library knows less: a deadline that was sure must
-    not become doubtful. If a year is new, deadlines set by weekdays are set anew (S6).
+    not become doubtful. Deadlines set by weekdays of a year that is known now are set anew (S6).
 
     Args:
         connection: of the tables' owner, not in a transaction.
@@ -229,8 +229,8 @@ async def bring_in_line(connection: Connection, own: Path | None = None) -> None
         values = await _kept(connection) if told is None else told
         for statement, rows in _tables(_with(values), values):
             await connection.execute(statement, orjson.dumps(rows).decode())
-        if await _bring_calendar_in_line(connection, years):
-            await connection.execute("SELECT hall.recompute_provisional()")
+        await _bring_calendar_in_line(connection, years)
+        await connection.execute("SELECT hall.recompute_provisional()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +302,10 @@ def _tables(policy: HallPolicy, own: Collection[str]) -> list[tuple[str, Sequenc
     ]
 
 
-async def _bring_calendar_in_line(connection: Connection, years: Mapping[int, Sequence[Row]]) -> bool:
-    """Whether a year is known now that was not."""
+async def _bring_calendar_in_line(connection: Connection, years: Mapping[int, Sequence[Row]]) -> None:
     days = [row for rows in years.values() for row in rows]
     await connection.execute(_WORKING_DAYS, orjson.dumps(days).decode(), list(years))
-    return bool(await connection.fetch(_CALENDAR_YEARS, list(years)))
+    await connection.execute(_CALENDAR_YEARS, list(years))
 
 
 # One statement a table, so that it is never seen half changed. A row that is right already is left alone.
@@ -366,5 +365,5 @@ _WORKING_DAYS = """
     WHERE kept.works <> excluded.works
 """
 _CALENDAR_YEARS = """
-    INSERT INTO hall.calendar_year (year) SELECT unnest($1::integer[]) ON CONFLICT DO NOTHING RETURNING year
+    INSERT INTO hall.calendar_year (year) SELECT unnest($1::integer[]) ON CONFLICT DO NOTHING
 """

@@ -401,6 +401,43 @@ begin
     return answer ->> 'decision_id';
 end $$;
 
+create function hall.facts_mark(p_uscc text) returns text language sql stable as $$
+    -- Which visible batches tell of an enterprise; equal marks are equal facts, since a batch never changes. The rows of its
+    -- group's other members count as far as its features read them (api.facts.PEERS).
+    with own_group as (select group_id from hall.visible_enterprises where uscc = p_uscc and group_id is not null),
+        members as (select p_uscc as uscc
+            union select uscc from hall.visible_enterprises where group_id in (select group_id from own_group)),
+        told as (
+        select batch_id from hall.visible_enterprises where uscc in (select uscc from members)
+        union select batch_id from hall.visible_debts where uscc in (select uscc from members)
+        union select batch_id from hall.visible_qualifications where uscc = p_uscc
+        union select batch_id from hall.visible_financial_statements where uscc = p_uscc
+        union select batch_id from hall.visible_social_insurance where uscc = p_uscc
+        union select batch_id from hall.visible_innovation_indicators where uscc = p_uscc
+        union select batch_id from hall.visible_tax_filings where uscc = p_uscc
+        union select batch_id from hall.visible_taxpayer_ratings where uscc = p_uscc
+        union select batch_id from hall.visible_invoices where uscc = p_uscc
+        union select batch_id from hall.visible_public_records where uscc = p_uscc
+        union select batch_id from hall.visible_loan_outcomes where uscc = p_uscc
+        union select batch_id from hall.visible_feeds where uscc = p_uscc
+        union select batch_id from hall.visible_doubt where uscc = p_uscc)
+    select encode(sha256(convert_to(coalesce(string_agg(batch_id::text, ',' order by batch_id), ''), 'UTF8')), 'hex')
+    from told
+$$;
+
+create function hall.expect_latest(p_uscc text, p_scheme text, p_as_of date, p_mark text) returns void
+language plpgsql as $$
+-- A decision is kept only while it is the latest that could be made: of the facts as they are, and of no day before that
+-- of the standing quote. Else an older one that took longer would raise a limit again that news had lowered. The lock of
+-- hall.keep_decision is held.
+begin
+    if hall.facts_mark(p_uscc) is distinct from p_mark or p_as_of < (
+            select d.as_of from hall.limit_quote q join hall.decision d on d.id = q.decision_id
+            where q.uscc = p_uscc and q.scheme = p_scheme order by q.made_at desc, q.id desc limit 1) then
+        raise exception 'the facts have changed since they were read' using errcode = 'JF003';
+    end if;
+end $$;
+
 create function hall.keep_quote(
     p_uscc text, p_scheme text, p_decision_id text, p_outcome text, p_limit_fen bigint, p_expires_at timestamptz
 ) returns text language plpgsql as $$
@@ -437,7 +474,7 @@ begin
 end $$;
 
 create function hall.act_quote(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
--- p_args: uscc, scheme, decision, text; the engine decided before the transaction began.
+-- p_args: uscc, scheme, decision, text, facts_mark; the engine decided before the transaction began.
 declare
     kept text;
     made hall.decision;
@@ -449,6 +486,7 @@ begin
     end if;
     kept := hall.keep_decision(p_args ->> 'uscc', p_args -> 'decision', p_args ->> 'text', p_actor ->> 'client');
     select * into strict made from hall.decision where id = kept;
+    perform hall.expect_latest(made.uscc, p_args ->> 'scheme', made.as_of, p_args ->> 'facts_mark');
     quote := hall.keep_quote(made.uscc, p_args ->> 'scheme', made.id, made.outcome, made.limit_fen,
         hall.hall_now() + make_interval(days => hall.setting('quote_days')::integer));
     return jsonb_build_object('status', 201, 'body', hall.quote_body(quote));
@@ -725,10 +763,12 @@ begin
     perform hall.begin_act(p_actor);
     select * into given from hall.consent where id = p_args ->> 'consent_id' and uscc = p_args ->> 'uscc';
     if not found or not hall.acts_for(p_actor, given.uscc) then perform hall.refuse('not-found'); end if;
-    for shown in select id from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
+    -- Whoever is about to announce a round of a request of the enterprise holds its lock: after it, the round is seen here.
+    for shown in select id from hall.financing_request where uscc = given.uscc and hall.seeks_a_bank(state) order by id loop
         perform hall.lock_live_round(shown);
         perform hall.locked_request(shown);
     end loop;
+    -- And one of a request that was made since has kept the consent, or waits for it and sees that it is revoked.
     perform 1 from hall.consent where id = given.id for no key update;
     if exists (select 1 from hall.consent_revocation where consent_id = given.id) then
         return jsonb_build_object('status', 200, 'body', hall.consent_body(given.id));
@@ -752,8 +792,10 @@ begin
     end loop;
     insert into hall.awaited_acknowledgement (consent_id, due_at)
         select given.id, due where exists (select 1 from hall.revocation_notice where consent_id = given.id);
-    for fr in select * from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
-        if hall.request_consent(fr, at) is null then
+    for shown in select id from hall.financing_request where uscc = given.uscc and state = 'broadcast' order by id loop
+        perform hall.lock_live_round(shown);
+        fr := hall.locked_request(shown);
+        if fr.state = 'broadcast' and hall.request_consent(fr, at) is null then
             perform hall.end_live_round(fr.id, at);
             perform hall.go_on_or_assist(fr, 'T10', 'T11', p_actor ->> 'client', at, jsonb_build_object('why', 'consent-revoked'));
         end if;

@@ -160,11 +160,12 @@ begin
     return renewed;
 end $$;
 
-create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language plpgsql stable as $$
--- Why nobody could win a round of this request now; null: somebody could. The code of a problem.
+create function hall.why_no_round(fr hall.financing_request, p_at timestamptz) returns text language plpgsql as $$
+-- Why nobody could win a round of this request now; null: somebody could. The code of a problem. The request's lock is
+-- held; the consent's is kept until the round is announced.
 begin
     return case
-        when hall.request_consent(fr, p_at) is null then hall.why_request_withheld(fr)
+        when hall.kept_consent(fr, p_at, null) is null then hall.why_request_withheld(fr)
         when fr.quote_binds and p_at >= coalesce(fr.quote_expires_at, '-infinity') then 'quote-expired'
         when fr.quote_binds and (fr.amount_fen > coalesce(fr.quote_fen, 0) or hall.setting('guard_informs_only') = 0
             and fr.amount_fen > coalesce((select hall.room(e, fr.scheme) from hall.exposure e where e.uscc = fr.uscc), 0))
@@ -330,6 +331,7 @@ begin
                 and f.scheme = fr.scheme and f.purpose = fr.purpose and f.id <> fr.id and hall.seeks_a_bank(f.state))));
     end;
     decision := hall.keep_decision(fr.uscc, p_args -> 'decision', p_args ->> 'decision_text', me);
+    perform hall.expect_latest(fr.uscc, fr.scheme, (p_args #>> '{decision,answer,as_of}')::date, p_args ->> 'facts_mark');
     expires := at + make_interval(days => hall.setting('quote_days')::integer);
     quote := hall.keep_quote(fr.uscc, fr.scheme, decision, outcome, quoted_fen, expires);
     select q.expires_at into strict expires from hall.limit_quote q where q.id = quote;  -- the same decision keeps its quote
@@ -547,18 +549,24 @@ begin
             deadline_is_provisional = not hall.calendar_knows(due.at)
         from hall.claim k, lateral hall.resumed(greatest(fr.suspended_at, k.moved_at), k.deadline, p_at) as due
         where c.id = k.id and k.fr_id = fr.id and k.deadline is not null;
-    -- Lines before cases, as hall.act_correct locks them (C2).
+    -- Lines before cases, as hall.act_correct locks them (C2). Each lock first, and then what is left: a row that another
+    -- changes meanwhile would get what was left of its former clock.
+    perform 1 from hall.facility where fr_id = fr.id order by id for no key update;
     update hall.facility f set deadline = case when f.is_line_over then due.at
             else least(due.at, hall.start_of(f.line_ends_on + 2)) end
         from (select a.id, a.deadline + (p_at - greatest(fr.suspended_at, a.moved_at, (
                 select max(r.at) from hall.facility_report r where r.facility_id = a.id))) as at
             from hall.facility a where a.fr_id = fr.id and a.deadline is not null) as due
         where f.id = due.id;
+    perform 1 from hall.drawdown d join hall.facility a on a.id = d.facility_id where a.fr_id = fr.id and d.state = 'asked'
+        order by d.id for no key update of d;
     update hall.drawdown d set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
             due_is_provisional = not hall.calendar_knows(due.at)
         from hall.drawdown w join hall.facility a on a.id = w.facility_id,
             lateral hall.resumed(greatest(fr.suspended_at, w.asked_at), w.due_at, p_at) as due
         where d.id = w.id and a.fr_id = fr.id and w.state = 'asked' and w.due_at is not null;
+    perform 1 from hall.hall_case k where k.kind <> 'appeal' and hall.request_of(k.subject) = fr.id and k.closed_at is null
+        order by k.id for no key update;
     update hall.hall_case c set due_at = due.at, due_from = p_at, due_minutes = due.minutes,
             due_is_provisional = not hall.calendar_knows(due.at)
         from hall.hall_case k, lateral hall.resumed(greatest(fr.suspended_at, k.opened_at), k.due_at, p_at) as due

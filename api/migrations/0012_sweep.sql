@@ -358,32 +358,32 @@ end $$;
 
 create function hall.recompute_provisional() returns integer language plpgsql as $$
 -- S6: the calendar of a year has arrived, so what was set by weekdays is set anew from where it began to count, and how
--- many that were is told. A round's gate and an offer's validity stay: they were published, and parties rely on them.
+-- many that were is told. Acts go on meanwhile: each row is reckoned from its own columns as they are when it is locked,
+-- and what an act set by weekdays in that moment is found the next time. A round's gate and an offer's validity stay: they
+-- were published, and parties rely on them.
 declare
     changed integer;
     total integer;
 begin
-    update hall.financing_request set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
-        from (select id as fr_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
-            from hall.financing_request where deadline_is_provisional and deadline is not null) as anew
-        where id = anew.fr_id;
+    update hall.financing_request set deadline = hall.add_working_minutes(deadline_from, deadline_minutes),
+            deadline_is_provisional = not hall.calendar_knows(hall.add_working_minutes(deadline_from, deadline_minutes))
+        where deadline_is_provisional and deadline is not null and hall.calendar_knows(deadline);
     get diagnostics total = row_count;
-    update hall.claim set deadline = due, deadline_is_provisional = not hall.calendar_knows(due)
-        from (select id as claim_id, hall.add_working_minutes(deadline_from, deadline_minutes) as due
-            from hall.claim where deadline_is_provisional and deadline is not null) as anew
-        where id = anew.claim_id;
+    update hall.claim set deadline = hall.add_working_minutes(deadline_from, deadline_minutes),
+            deadline_is_provisional = not hall.calendar_knows(hall.add_working_minutes(deadline_from, deadline_minutes))
+        where deadline_is_provisional and deadline is not null and hall.calendar_knows(deadline);
     get diagnostics changed = row_count;
     total := total + changed;
-    update hall.drawdown set due_at = due, due_is_provisional = not hall.calendar_knows(due)
-        from (select id as drawdown_id, hall.add_working_minutes(coalesce(due_from, asked_at), due_minutes) as due
-            from hall.drawdown where due_is_provisional and state = 'asked') as anew
-        where id = anew.drawdown_id;
+    update hall.drawdown set due_at = hall.add_working_minutes(coalesce(due_from, asked_at), due_minutes),
+            due_is_provisional = not hall.calendar_knows(
+                hall.add_working_minutes(coalesce(due_from, asked_at), due_minutes))
+        where due_is_provisional and state = 'asked' and hall.calendar_knows(due_at);
     get diagnostics changed = row_count;
     total := total + changed;
-    update hall.hall_case set due_at = due, due_is_provisional = not hall.calendar_knows(due)
-        from (select id as case_id, hall.add_working_minutes(coalesce(due_from, opened_at), due_minutes) as due
-            from hall.hall_case where due_is_provisional and closed_at is null) as anew
-        where id = anew.case_id;
+    update hall.hall_case set due_at = hall.add_working_minutes(coalesce(due_from, opened_at), due_minutes),
+            due_is_provisional = not hall.calendar_knows(
+                hall.add_working_minutes(coalesce(due_from, opened_at), due_minutes))
+        where due_is_provisional and closed_at is null and hall.calendar_knows(due_at);
     get diagnostics changed = row_count;
     return total + changed;
 end $$;

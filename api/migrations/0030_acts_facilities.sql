@@ -8,13 +8,16 @@ returns text language plpgsql as $$
 -- The open case of this kind and subject, made if there is none; a person has the time of an assisted request for it.
 declare made text;
 begin
-    insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
-        select hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at, due, minutes, not hall.calendar_knows(due)
-            from coalesce(p_minutes, hall.setting('assisted_minutes')) as minutes, hall.add_working_minutes(p_at, minutes) as due
-        on conflict (kind, subject) where closed_at is null do nothing returning id into made;
-    if made is null then
-        select id into strict made from hall.hall_case where kind = p_kind and subject = p_subject and closed_at is null;
-    end if;
+    loop
+        insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)
+            select hall.new_id('ca'), p_kind, p_subject, p_lamp, p_note, p_at, due, minutes, not hall.calendar_knows(due)
+                from coalesce(p_minutes, hall.setting('assisted_minutes')) as minutes,
+                    hall.add_working_minutes(p_at, minutes) as due
+            on conflict (kind, subject) where closed_at is null do nothing returning id into made;
+        exit when made is not null;
+        select id into made from hall.hall_case where kind = p_kind and subject = p_subject and closed_at is null;
+        exit when made is not null;  -- else somebody closed it between the two
+    end loop;
     return made;
 end $$;
 
@@ -32,14 +35,19 @@ create function hall.case_body(k hall.hall_case) returns jsonb language sql stab
 $$;
 
 create function hall.act_close_case(p_actor jsonb, p_args jsonb) returns jsonb language plpgsql as $$
-declare k hall.hall_case;
+-- By a person, who says what was done. Cases that tell of a state stay open while it lasts: what ends it closes them.
+declare
+    k hall.hall_case;
+    ended_by text;
 begin
     perform hall.begin_act(p_actor);
     select * into k from hall.hall_case where id = p_args ->> 'case_id' for no key update;
     if not found then perform hall.refuse('not-found'); end if;
     if k.closed_at is not null then perform hall.refuse('illegal-transition', '{"state": "closed"}'); end if;
-    if k.kind = 'appeal' then
-        perform hall.refuse('illegal-transition', '{"state": "open", "ended_by": "opinion"}');
+    ended_by := case k.kind when 'appeal' then 'opinion' when 'deadline-stuck' then 'deadline'
+        when 'reconciliation' then 'reconciliation' end;
+    if ended_by is not null then
+        perform hall.refuse('illegal-transition', jsonb_build_object('state', 'open', 'ended_by', ended_by));
     end if;
     update hall.hall_case set closed_at = hall.hall_now(), closed_by = p_actor ->> 'client', closing_note = p_args ->> 'note'
         where id = k.id returning * into k;
@@ -963,7 +971,7 @@ create function hall.act_reconcile(p_actor jsonb, p_args jsonb) returns jsonb la
 -- list is of the whole institution, so a client bound to one outlet has none. While this transaction writes, nothing is
 -- published (V2): it writes whole sets, reckons one due time, and is bounded on both sides.
 declare
-    at timestamptz := hall.hall_now();
+    at timestamptz;
     bank text := p_actor ->> 'institution';
     made text := hall.new_id('rc');
     prefix text := 'bank-ref/' || bank || '/';
@@ -983,6 +991,11 @@ begin
             'pointer', '/through_ref', 'rule',
             'with the days and after_ref names a part that holds at most 1000 records of ours beside those listed'))));
     end if;
+    agreed := array(  -- not in the statements below, which would unfold the lines for every case
+        select prefix || (l ->> 'bank_ref') from jsonb_array_elements(results) as l where l ->> 'result' = 'equal');
+    perform 1 from hall.hall_case where kind = 'reconciliation' and closed_at is null and subject = any (agreed)
+        order by subject for no key update;
+    at := hall.hall_now();  -- behind the locks: no case is closed before it was opened
     due := hall.add_working_minutes(at, minutes);
     is_provisional := not hall.calendar_knows(due);
     insert into hall.reconciliation (id, institution_id, day_from, day_to, after_ref, through_ref, differences, at,
@@ -990,10 +1003,6 @@ begin
         select made, bank, (p_args ->> 'from')::date, (p_args ->> 'to')::date, p_args ->> 'after_ref',
             p_args ->> 'through_ref', count(*) filter (where l ->> 'result' <> 'equal'), at, p_actor ->> 'client',
             hall.cause() from jsonb_array_elements(results) as l;
-    agreed := array(  -- not in the statements below, which would unfold the lines for every case
-        select prefix || (l ->> 'bank_ref') from jsonb_array_elements(results) as l where l ->> 'result' = 'equal');
-    perform 1 from hall.hall_case where kind = 'reconciliation' and closed_at is null and subject = any (agreed)
-        order by subject for no key update;
     update hall.hall_case set closed_at = at, closed_by = p_actor ->> 'client', closing_note = 'agrees in ' || made
         where kind = 'reconciliation' and closed_at is null and subject = any (agreed);
     insert into hall.hall_case (id, kind, subject, lamp, note, opened_at, due_at, due_minutes, due_is_provisional)

@@ -26,13 +26,14 @@ end $$;
 
 create function hall.could_have_won(p_actor jsonb, p_args jsonb, p_round hall.round, p_at timestamptz) returns boolean
 language plpgsql stable as $$
--- Whether a loser had the card, a product in force, an officer and room under its caps, as far as reading without a lock
+-- Whether a loser had the card, a product in force that could serve it, an officer and room under its caps, as far as reading without a lock
 -- tells: who would have been refused for himself has not tried.
 declare inst text := p_actor ->> 'institution';
 begin
     return (p_args ->> 'card_version')::integer is not distinct from p_round.card_version
-        and exists (select 1 from hall.product where id = p_args ->> 'product_id' and institution_id = inst
-            and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null)
+        and exists (select 1 from hall.product p where id = p_args ->> 'product_id' and institution_id = inst
+            and version = (p_args ->> 'product_version')::integer and approved_at is not null and withdrawn_at is null
+            and hall.wrong_product(p, p_round.card) = '[]')
         and (exists (select 1 from hall.officer
                 where id = p_args ->> 'officer_id' and outlet_id = p_args ->> 'outlet_id' and not is_gone)
             or p_args ->> 'officer_id' is null and not exists (

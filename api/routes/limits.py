@@ -124,9 +124,12 @@ async def ask_quote(body: QuoteAsked, request: Request, caller: Asker) -> Respon
         return stored
     service = request.app.state.service
     await quotes.require_reach(service.pool, caller, body.uscc)
-    found_limit = await quotes.measured(service, body.uscc, body.scheme)
-    args = body.model_dump() | {"decision": found_limit.decision, "text": found_limit.text}
-    return await act(request, caller, "quote", args)
+
+    async def keep(made: quotes.Measured) -> Response:
+        args = {"decision": made.decision, "text": made.text, "facts_mark": made.facts_mark}
+        return await act(request, caller, "quote", body.model_dump() | args)
+
+    return await quotes.kept(service, body.uscc, body.scheme, keep)
 
 
 @router.get(

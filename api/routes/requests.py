@@ -155,21 +155,20 @@ async def submit_request(fr_id: FrId, body: Submission, request: Request, caller
             caller.actor(),
         )
     )
-    measured = await quotes.measured(service, subject["uscc"], subject["scheme"])
-    return await act(
-        request,
-        caller,
-        "submit_request",
-        body.model_dump()
-        | {
+
+    async def keep(made: quotes.Measured) -> Response:
+        args = {
             "fr_id": fr_id,
-            "outcome": measured.outcome,
-            "limit_fen": measured.limit_fen,
-            "decision": measured.decision,
-            "decision_text": measured.text,
-            "reasons": measured.reasons,
-        },
-    )
+            "outcome": made.outcome,
+            "limit_fen": made.limit_fen,
+            "decision": made.decision,
+            "decision_text": made.text,
+            "reasons": made.reasons,
+            "facts_mark": made.facts_mark,
+        }
+        return await act(request, caller, "submit_request", body.model_dump() | args)
+
+    return await quotes.kept(service, subject["uscc"], subject["scheme"], keep)
 
 
 @router.post(

@@ -169,8 +169,13 @@ class BySql:
         return await self.once(racer, name, told[act] | {"claim_id": claim, "fence": fence}, key)
 
     async def read(self, racer: Racer, fr: str) -> Answer:
-        with _connection_held():
-            seen = await self._pool.fetchval("SELECT hall.look_at_request($1, $2)", racer.bank.actor, fr)
+        while True:
+            with _connection_held():
+                try:
+                    seen = await self._pool.fetchval("SELECT hall.look_at_request($1, $2)", racer.bank.actor, fr)
+                    break
+                except asyncpg.DeadlockDetectedError:  # the service says overloaded, and its client reads again
+                    await asyncio.sleep(0.01)
         return Answer(200, orjson.dumps(seen)) if seen else Answer(404, b'{"type": "/problems/not-found"}')
 
     async def once(self, racer: Racer, act: str, args: dict[str, Any], key: str) -> Answer:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import asyncpg
@@ -74,6 +75,10 @@ def need(uscc: str, **given: Any) -> dict[str, Any]:
     return {"uscc": uscc, "channel": "portal", "channel_ref": "1", "first_loan": None} | usual | given
 
 
+NO_FACTS = sha256(b"").hexdigest()
+"""The mark of an enterprise of which no batch tells."""
+
+
 def decided(uscc: str, outcome: str = "eligible", limit_fen: int = 60_000_000) -> dict[str, Any]:
     """What `quotes.measured` hands to the act."""
     answer = {"decision_id": "d" + uscc.lower().encode().hex()[:24], "uscc": uscc, "as_of": "2026-11-01",
@@ -85,6 +90,7 @@ def decided(uscc: str, outcome: str = "eligible", limit_fen: int = 60_000_000) -
         "decision": {"answer": answer, "rulebook": {"policy": "p", "ruleset": None, "size_classes": "s"}},
         "decision_text": orjson.dumps(answer).decode(),
         "reasons": [],
+        "facts_mark": NO_FACTS,
     }
 
 
@@ -119,7 +125,8 @@ async def quote(owner: Connection, uscc: str, limit_fen: int, scheme: str = "tor
     answer = decided(uscc, limit_fen=limit_fen)
     made_anew = answer["decision"]["answer"] | {"decision_id": "d" + secrets.token_hex(12)}
     await act(owner, enterprise_actor(uscc), "quote", uscc=uscc, scheme=scheme,
-              decision=answer["decision"] | {"answer": made_anew}, text=orjson.dumps(made_anew).decode())  # fmt: skip
+              decision=answer["decision"] | {"answer": made_anew}, text=orjson.dumps(made_anew).decode(),
+              facts_mark=NO_FACTS)  # fmt: skip
 
 
 RICH = 60_000_000

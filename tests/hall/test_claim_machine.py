@@ -1,8 +1,10 @@
 """The claim (hall.md §3, §4) on the database alone: the grab, its guards, the lease, the fence."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
@@ -346,6 +348,40 @@ async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Con
     won = await grab(owner, fr, bank)
     assert (await row(owner, won["claim_id"]))["deadline_is_provisional"]
     assert (await row(owner, won["claim_id"]))["deadline"] - (now + timedelta(days=365)) > timedelta(0)
+
+
+async def test_s6_a_deadline_that_an_act_moves_while_the_calendar_arrives_is_reckoned_from_its_new_beginning(
+    database: str, owner: Connection
+) -> None:
+    await owner.execute("DELETE FROM hall.calendar_year; DELETE FROM hall.working_day")
+    fr, (bank, other) = await hall(owner, banks=2)
+    won = await grab(owner, fr, bank)
+    second, _ = await hall(owner)
+    released = await grab(owner, second, other)
+    years = """
+        INSERT INTO hall.calendar_year SELECT extract(year FROM hall.today())::integer + n FROM generate_series(0, 1) n
+    """
+    beside = await asyncpg.connect(database)
+    async with owner.transaction():
+        await act(owner, bank.actor, "contact_enterprise", claim_id=won["claim_id"], fence=1, method="call",
+                  proof_sha256=PROOF)  # fmt: skip
+        await act(
+            owner, other.actor, "give_up_claim", claim_id=released["claim_id"], fence=1, to="released", reason="x"
+        )
+        await beside.execute(years)
+        anew = asyncio.create_task(beside.fetchval("SELECT hall.recompute_provisional()"))
+        while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await anew
+    await beside.close()
+    moved = await row(owner, won["claim_id"])
+    assert not moved["deadline_is_provisional"]
+    assert moved["deadline"] == await told(
+        owner,
+        "SELECT hall.add_working_minutes(contacted_at, hall.setting('offer_minutes')) FROM hall.claim WHERE id = $1",
+        won["claim_id"],
+    )
+    assert (await row(owner, released["claim_id"]))["deadline"] is None
 
 
 async def test_s6_when_the_calendar_arrives_all_that_is_provisional_is_set_anew_and_nothing_else(

@@ -233,10 +233,12 @@ async def test_who_could_not_have_won_has_not_tried(owner: asyncpg.Connection) -
     mine = {"officer_id": officer}
     stale = await made.product(owner, bank.institution, withdrawn_at=await now(owner))
     unapproved = await made.product(owner, bank.institution, approved_by=None, approved_at=None)
+    too_large = await made.product(owner, bank.institution, min_fen=10**11)
     for wrong in (
         {"product_id": other.product},
         {"product_id": stale},
         {"product_id": unapproved},
+        {"product_id": too_large},
         {"product_version": 2},
         {"card_version": 4},
         {"officer_id": None},

@@ -22,7 +22,7 @@ STEPPED = (
     "act_withdraw_request", "act_report_drawdown", "own_claim", "claim_is_over", "move_claim", "take_hold", "reserve",
     "void_reservation", "attribute_reservation", "announce_round", "sweep_claim", "set_limit", "locked_facility",
     "square", "look_at_dossier", "look_at_request", "look_at_limits", "consent_for",
-    "act_revoke_consent", "act_correct",
+    "act_revoke_consent", "act_correct", "act_broadcast_request", "why_no_round", "kept_consent", "go_on_or_assist",
 )  # fmt: skip
 AT_MOST = 14
 """Statements after which a session is interrupted, counted from its first; later ones are tried in the long form."""
@@ -42,8 +42,17 @@ OUTCOMES = {
     "request and lapse": {("ok", "ok"), ("nothing", "ok"), ("ok", "nothing")},
     "dossier and revocation": {("ok", "ok"), ("nothing", "ok")},
     "limit and revocation": {("ok", "ok"), ("nothing", "ok")},
+    # Revoked before, no round is announced; revoked after, it ends.
+    "broadcast and revocation": {("ok", "ok"), ("consent-revoked", "ok")},
+    "release and revocation": {("ok", "ok")},
     "correction and drawdown": {("ok", "ok")},
 }
+
+
+UNCARRIED = """
+SELECT k.fr_id FROM hall.round k JOIN hall.financing_request f ON f.id = k.fr_id
+WHERE k.state IN ('announced', 'open') AND hall.request_consent(f, hall.hall_now()) IS NULL
+"""
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,21 @@ async def correction_and_drawdown(scene: Scene) -> tuple[Act, Act]:
     return correction, more
 
 
+async def broadcast_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    uscc = await made.enterprise(scene.owner, limit_fen=10**12)
+    fr = await made.request(scene.owner, uscc, "quoted", amount_fen=1_000_000)
+    version = await scene.owner.fetchval("SELECT version FROM hall.financing_request WHERE id = $1", fr)
+    broadcast = _act(made.enterprise_actor(uscc), "broadcast_request", fr_id=fr, version=version, amount_fen=1_000_000,
+                     wishes=[])  # fmt: skip
+    return broadcast, await _revocation(scene, uscc, fr)
+
+
+async def release_and_revocation(scene: Scene) -> tuple[Act, Act]:
+    claim, revocation = await _revoked(scene)
+    release = _act(claim.bank.actor, "give_up_claim", claim_id=claim.id, fence=claim.fence, to="released", reason="x")
+    return release, revocation
+
+
 PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "claim and claim": claim_and_claim,
     "claim and lapse": claim_and_lapse,
@@ -164,6 +188,8 @@ PAIRS: dict[str, Callable[[Scene], Awaitable[tuple[Act, Act]]]] = {
     "request and lapse": request_and_lapse,
     "dossier and revocation": dossier_and_revocation,
     "limit and revocation": limit_and_revocation,
+    "broadcast and revocation": broadcast_and_revocation,
+    "release and revocation": release_and_revocation,
     "correction and drawdown": correction_and_drawdown,
 }
 
@@ -199,6 +225,7 @@ async def played(database: str, owner: Connection, pair: str, *, whole: bool) ->
         pass
     broken = {name: rows for name, rows in (await violated(owner)).items() if rows}
     assert not broken, (pair, broken)
+    assert await owner.fetch(UNCARRIED) == [], (pair, "a card without a consent")
     print(f"{pair}: {len(tried)} orders, outcomes {sorted(seen)}")
     return seen
 
@@ -339,8 +366,12 @@ async def _revoked(scene: Scene) -> tuple[made.Claim, Act]:
     uscc = await made.enterprise(scene.owner, limit_fen=10**12)
     fr = await made.request(scene.owner, uscc, purpose=secrets.token_hex(4), amount_fen=1_000_000)
     claim = await made.claim(scene.owner, fr, scene.banks[0], "contacted")
+    return claim, await _revocation(scene, uscc, fr)
+
+
+async def _revocation(scene: Scene, uscc: str, fr: str) -> Act:
     consent = await scene.owner.fetchval("SELECT consent_id FROM hall.financing_request WHERE id = $1", fr)
-    return claim, _act(made.enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
+    return _act(made.enterprise_actor(uscc), "revoke_consent", uscc=uscc, consent_id=consent)
 
 
 def _claim(fr: str, bank: made.Bank) -> dict[str, Any]:

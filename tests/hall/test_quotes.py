@@ -84,8 +84,7 @@ async def test_a_new_fact_gives_a_new_decision_until_the_daily_cap_api6(hall: Ha
     uscc = str(best()["uscc"])
     await hall.owner.execute("UPDATE hall.setting SET value = 2 WHERE name = 'quotes_per_day'")
     source = await hall.client("scoring")
-    park = (await quotes.sources_of_enterprise(hall.service.pool, uscc)).enterprises.sort("known_on").tail(1)
-    row = park.with_columns(pl.col(pl.Date).cast(pl.String)).to_dicts()[0]
+    row = await _registry_row(hall, uscc)
     seen = []
     for employees in (None, 11, 12):
         if employees is not None:
@@ -108,6 +107,83 @@ async def test_above_the_cap_what_was_decided_today_is_found_again_api6(hall: Ha
     again = await asked(portal, best()["uscc"])
     assert again.status_code == 201
     assert again.json()["decision_id"] == first.json()["decision_id"]
+
+
+async def _registry_row(hall: Hall, uscc: str) -> dict[str, Any]:
+    """The latest registry row of an enterprise as it is delivered."""
+    known = (await facts.sources_of_enterprise(hall.service.pool, uscc)).enterprises
+    mine = known.filter(pl.col("uscc") == uscc).sort("known_on").tail(1)
+    return mine.with_columns(pl.col(pl.Date).cast(pl.String)).to_dicts()[0]
+
+
+async def test_a_decision_on_facts_that_changed_while_it_was_made_is_not_kept(
+    hall: Hall, portal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept late, it would put the limit of the older facts above the one that the news has lowered."""
+    uscc, measured = str(best()["uscc"]), quotes.measured
+    source = await hall.client("scoring")
+    row = await _registry_row(hall, uscc)
+    made: list[str] = []
+
+    async def overtaken(*args: Any) -> quotes.Measured:
+        found = await measured(*args)
+        made.append(found.decision["answer"]["decision_id"])
+        if len(made) == 1:
+            news = row | {"employees": 11, "known_on": "2026-07-01"}
+            assert (await source.post(f"/v1/enterprises/{uscc}/facts", {"enterprises": [news]})).status_code == 200
+        return found
+
+    monkeypatch.setattr(quotes, "measured", overtaken)
+    answered = await asked(portal, uscc)
+    assert answered.status_code == 201, answered.text
+    assert answered.json()["decision_id"] == made[1] != made[0]
+    assert await hall.owner.fetchval("SELECT array_agg(decision_id) FROM hall.limit_quote") == [made[1]]
+    assert await hall.owner.fetchval("SELECT count(*) FROM hall.decision") == 1
+
+
+async def test_facts_that_change_at_each_measure_are_an_overload(
+    hall: Hall, portal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uscc, measured = str(best()["uscc"]), quotes.measured
+    source = await hall.client("scoring")
+    row = await _registry_row(hall, uscc)
+    count = iter(range(11, 99))
+
+    async def overtaken(*args: Any) -> quotes.Measured:
+        found = await measured(*args)
+        news = row | {"employees": next(count), "known_on": "2026-07-01"}
+        assert (await source.post(f"/v1/enterprises/{uscc}/facts", {"enterprises": [news]})).status_code == 200
+        return found
+
+    monkeypatch.setattr(quotes, "measured", overtaken)
+    refused = await asked(portal, uscc)
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
+    assert await hall.owner.fetchval("SELECT count(*) FROM hall.limit_quote") == 0
+
+
+async def test_the_mark_of_facts_covers_what_the_features_read_and_no_more(hall: Hall) -> None:
+    source = await hall.client("scoring")
+    one, member, stranger = ground().limits["uscc"].sort()[:3].to_list()
+
+    async def delivered(uscc: str, name: str, row: dict[str, Any]) -> bool:
+        """Whether the mark of `one` is another after the delivery."""
+        mark = "SELECT hall.facts_mark($1)"
+        before = await hall.owner.fetchval(mark, one)
+        sent = await source.post(f"/v1/enterprises/{uscc}/facts", {name: [row]})
+        assert sent.json()["good"] == {name: 1}, sent.text
+        return await hall.owner.fetchval(mark, one) != before
+
+    (rated,) = rows_of(await facts.sources_of_enterprise(hall.service.pool, one), "taxpayer_ratings", one, 1)
+    rating = rated | {"known_on": "2026-06-30"}
+    assert await delivered(one, "taxpayer_ratings", rating)
+    assert not await delivered(stranger, "taxpayer_ratings", rating | {"uscc": stranger})
+    for uscc in (one, member):
+        joined = await _registry_row(hall, uscc) | {"group_id": "G-new", "known_on": "2026-07-01"}
+        assert await delivered(uscc, "enterprises", joined), "also the row by which another becomes a member"
+    assert not await delivered(member, "taxpayer_ratings", rating | {"uscc": member})
+    debt = (await facts.sources_of_enterprise(hall.service.pool, ground().limits["uscc"].to_list())).debts.head(1)
+    (row,) = debt.with_columns(pl.col(pl.Date).cast(pl.String)).to_dicts()
+    assert await delivered(member, "debts", row | {"uscc": member, "debt_id": "another"})
 
 
 async def test_who_does_not_speak_for_the_enterprise_finds_nothing(hall: Hall, portal: Client) -> None:
@@ -226,7 +302,7 @@ async def test_facts_are_checked_beside_the_loop(hall: Hall, monkeypatch: pytest
         return together(*args)
 
     monkeypatch.setattr(facts, "_together", seen)
-    assert (await quotes.sources_of_enterprise(hall.service.pool, best()["uscc"])).enterprises.height
+    assert (await facts.sources_of_enterprise(hall.service.pool, best()["uscc"])).enterprises.height
     assert threads
     assert threading.get_ident() not in threads
 
@@ -245,7 +321,7 @@ async def test_the_engine_that_gives_no_answer_in_time_is_unavailable(monkeypatc
 
 async def test_facts_are_stored_or_quarantined_and_nothing_is_lost(hall: Hall, portal: Client) -> None:
     uscc = str(best()["uscc"])
-    sources = await quotes.sources_of_enterprise(hall.service.pool, uscc)
+    sources = await facts.sources_of_enterprise(hall.service.pool, uscc)
     rows = rows_of(sources, "invoices", uscc)
     fresh = [row | {"invoice_no": f"9{n:019}", "known_on": "2026-06-30"} for n, row in enumerate(rows)]
     fresh[1] |= {"gross_fen": 7}
@@ -257,18 +333,18 @@ async def test_facts_are_stored_or_quarantined_and_nothing_is_lost(hall: Hall, p
     kept = await hall.owner.fetchrow("SELECT * FROM hall.fact_quarantine")
     assert kept is not None
     assert json.loads(kept["row"]) == fresh[1]
-    after = await quotes.sources_of_enterprise(hall.service.pool, uscc)
+    after = await facts.sources_of_enterprise(hall.service.pool, uscc)
     assert after.invoices.height == sources.invoices.height + 2
     assert after.doubts.height == sources.doubts.height + 1
     again = await portal.post(f"/v1/enterprises/{uscc}/facts", {"invoices": fresh})
     assert again.json() == body | {"delivered_before": True}
-    assert (await quotes.sources_of_enterprise(hall.service.pool, uscc)).invoices.height == after.invoices.height
+    assert (await facts.sources_of_enterprise(hall.service.pool, uscc)).invoices.height == after.invoices.height
 
 
 async def test_an_enterprises_own_rows_are_the_applicants_word(hall: Hall) -> None:
     uscc = str(best()["uscc"])
     mine = await hall.client("enterprise", uscc=uscc)
-    sources = await quotes.sources_of_enterprise(hall.service.pool, uscc)
+    sources = await facts.sources_of_enterprise(hall.service.pool, uscc)
     (row,) = rows_of(sources, "innovation_indicators", uscc, 1)
     sent = await mine.post(
         f"/v1/enterprises/{uscc}/facts",
@@ -304,7 +380,7 @@ async def test_a_delivery_of_which_nothing_is_good_or_of_a_wrong_shape_is_refuse
     assert (await portal.post(path, {})).status_code == 422
     assert await hall.owner.fetchval("SELECT count(*) FROM hall.fact_batch") == 1
     stranger = await hall.client("portal")
-    (row,) = rows_of(await quotes.sources_of_enterprise(hall.service.pool, uscc), "taxpayer_ratings", uscc, 1)
+    (row,) = rows_of(await facts.sources_of_enterprise(hall.service.pool, uscc), "taxpayer_ratings", uscc, 1)
     assert (await stranger.post(path, {"taxpayer_ratings": [row]})).status_code == 404
 
 

@@ -269,6 +269,20 @@ async def test_p4_a_revocation_that_all_acknowledge_in_time_or_that_nobody_is_to
     assert await told(owner, "SELECT count(*) FROM hall.hall_case") == 0
 
 
+@pytest.mark.parametrize(("kind", "ended_by"), [("deadline-stuck", "deadline"), ("reconciliation", "reconciliation")])
+async def test_l7_a_case_that_tells_of_a_state_is_closed_by_what_ends_the_state_alone(
+    owner: Connection, kind: str, ended_by: str
+) -> None:
+    case = await told(owner, "SELECT hall.open_case($1, 'fr/x', 'n', hall.hall_now())", kind)
+    with pytest.raises(Refused) as refused:
+        await act(owner, CASE_MANAGER, "close_case", case_id=case, note="n")
+    assert (refused.value.code, refused.value.members) == (
+        "illegal-transition",
+        {"state": "open", "ended_by": ended_by},
+    )
+    assert await told(owner, "SELECT closed_at IS NULL FROM hall.hall_case WHERE id = $1", case)
+
+
 async def test_p4_a_case_that_nobody_closes_in_time_turns_red_and_is_the_supervisors(
     owner: Connection, database: str, home: Path
 ) -> None:
