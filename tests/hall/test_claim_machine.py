@@ -370,8 +370,9 @@ async def test_s6_a_deadline_that_an_act_moves_while_the_calendar_arrives_is_rec
         )
         await beside.execute(years)
         anew = asyncio.create_task(beside.fetchval("SELECT hall.recompute_provisional()"))
-        while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
     await anew
     await beside.close()
     moved = await row(owner, won["claim_id"])

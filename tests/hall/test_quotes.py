@@ -170,7 +170,8 @@ async def test_the_mark_of_facts_covers_what_the_features_read_and_no_more(hall:
         mark = "SELECT hall.facts_mark($1)"
         before = await hall.owner.fetchval(mark, one)
         sent = await source.post(f"/v1/enterprises/{uscc}/facts", {name: [row]})
-        assert sent.json()["good"] == {name: 1}, sent.text
+        assert sent.status_code == 200, (row, sent.text)
+        assert sent.json()["good"] == {name: 1}
         return await hall.owner.fetchval(mark, one) != before
 
     (rated,) = rows_of(await facts.sources_of_enterprise(hall.service.pool, one), "taxpayer_ratings", one, 1)
@@ -178,7 +179,7 @@ async def test_the_mark_of_facts_covers_what_the_features_read_and_no_more(hall:
     assert await delivered(one, "taxpayer_ratings", rating)
     assert not await delivered(stranger, "taxpayer_ratings", rating | {"uscc": stranger})
     for uscc in (one, member):
-        joined = await _registry_row(hall, uscc) | {"group_id": "G-new", "known_on": "2026-07-01"}
+        joined = await _registry_row(hall, uscc) | {"group_id": "GNEW", "known_on": "2026-07-01"}
         assert await delivered(uscc, "enterprises", joined), "also the row by which another becomes a member"
     assert not await delivered(member, "taxpayer_ratings", rating | {"uscc": member})
     debt = (await facts.sources_of_enterprise(hall.service.pool, ground().limits["uscc"].to_list())).debts.head(1)
