@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from datetime import time as dt_time
@@ -96,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Iterat
 
 
 @contextmanager
-def own_folder(kind: str) -> Iterator[Path]:
+def own_folder(kind: str) -> Generator[Path]:
     """An empty folder that every system user may reach; no sweep takes it for forgotten, however long it is used."""
     folder = Path(tempfile.mkdtemp(prefix=f"{OURS}{kind}-", dir=os.environ[PLACE_NAME]))
     folder.chmod(0o711)
@@ -116,7 +116,7 @@ def sweep(*places: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
+def _locked(folder: Path, how: int) -> Generator[None]:
     """Hold a kernel lock on the folder itself, which the death of its holder ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_what_a_killed_run_left_is_swept_in_every_place_and_what_is_young_or_use
 
 
 @contextmanager
-def mounted(folder: Path, how: str) -> Iterator[Path]:
+def mounted(folder: Path, how: str) -> Generator[Path]:
     """The folder as memory that is mounted in this way; the test skips where we may not mount."""
     folder.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={2 * ROOM_BYTES},{how}", "tmpfs", str(folder)]
