@@ -175,7 +175,9 @@ class Withheld(BaseModel):
 class Dossier(BaseModel):
     """Who the enterprise is, for the holder of a live claim. Every look is logged with the consent that allows it.
 
-    `conditions` are what the decision left to the bank to clear before it offers.
+    `conditions` are what the decision left to the bank to clear before it offers. `report` needs a consent to the data
+    set `report`, and the feature values in it (`features`) one that names `facts` as well; `withheld_parts` says which
+    is missing.
     """
 
     claim_id: str

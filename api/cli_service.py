@@ -115,7 +115,7 @@ def revoke_command(
     client: Annotated[str, typer.Argument(help="Its id.")],
     kid: Annotated[str | None, typer.Option("--kid", help="Only this key.")] = None,
 ) -> None:
-    """Revoke a client or one of its keys: effective in every process within a minute.
+    """Revoke a client or one of its keys: effective in every process within 30 seconds.
 
     Example: jifen clients revoke cn_0193 --kid 2026-1
     """

@@ -1,7 +1,8 @@
 """Bringing the database to this program's schema: numbered SQL files, each applied once, whole or not at all.
 
 Several processes may start at once: one applies, the others wait and find nothing left to do. Files only go forward,
-and one that was applied is never edited: its hash is kept beside its name.
+and one that was released is never edited: its hash is kept beside its name. Until 0.1.0 is released files are edited in
+place, and a database that an earlier commit made is refused.
 """
 
 import re

@@ -9,7 +9,7 @@ SCOPES: Mapping[str, str] = {
     "admin:write": "institutions, outlets, officers, orders",
     "admin:read": "orders that wait for a second administrator",
     "appeal:write": "appeal against decisions about an enterprise",
-    "audit:read": "history without dossiers",
+    "audit:read": "nothing yet; kept for the proofs of what was booked",
     "case:write": "assigned cases and assisted requests",
     "claim:write": "grab, contact, release, decline",
     "consent:write": "give and revoke consents",

@@ -47,7 +47,6 @@ class Entry:
     version: str
     status: str
     registered_at: datetime
-    promotions: tuple[Act, ...]
     manifest: Manifest
 
 
@@ -108,7 +107,7 @@ def listed(home: Path) -> tuple[Entry, ...]:
     """Every registered model, oldest first."""
     acts = history(home)
     promoted = [act.version for act in acts if act.act == "promote"]
-    return tuple(_entry(home, act, acts, promoted) for act in acts if act.act == "register")
+    return tuple(_entry(home, act, promoted) for act in acts if act.act == "register")
 
 
 def shown(home: Path, version: str) -> Entry:
@@ -121,7 +120,7 @@ def shown(home: Path, version: str) -> Entry:
     _require_registered(home, version)
     acts = history(home)
     promoted = [act.version for act in acts if act.act == "promote"]
-    return next(_entry(home, act, acts, promoted) for act in acts if (act.act, act.version) == ("register", version))
+    return next(_entry(home, act, promoted) for act in acts if (act.act, act.version) == ("register", version))
 
 
 def history(home: Path) -> tuple[Act, ...]:
@@ -150,11 +149,10 @@ def history(home: Path) -> tuple[Act, ...]:
     return tuple(acts)
 
 
-def _entry(home: Path, registered: Act, acts: tuple[Act, ...], promoted: list[str]) -> Entry:
+def _entry(home: Path, registered: Act, promoted: list[str]) -> Entry:
     version = registered.version
     status = "challenger" if version not in promoted else "champion" if promoted[-1] == version else "retired"
-    own = tuple(act for act in acts if (act.act, act.version) == ("promote", version))
-    return Entry(version, status, registered.at, own, manifest_of(models_folder(home) / version))
+    return Entry(version, status, registered.at, manifest_of(models_folder(home) / version))
 
 
 def _require_named(manifest: Manifest, unpromised: Collection[str]) -> None:

@@ -22,11 +22,6 @@ def _shipped(folder: str) -> dict[str, Traversable]:
     }
 
 
-def shipped_policies() -> list[str]:
-    """Every shipped policy as `name.date`, sorted."""
-    return sorted(_shipped(_POLICIES))
-
-
 def policy_text(policy: str) -> tuple[str, Path | None]:
     """The text of a policy, and the folder it lies in if it is a file of the caller's.
 

@@ -97,13 +97,14 @@ def codes_table(codes: Sequence[Code]) -> Table:
 
 def feature_table() -> Table:
     """The feature catalogue."""
-    table = table_of("特征目录 Feature catalogue", "feature", "名称", "unit", "safer", "use", "formula")
+    table = table_of("特征目录 Feature catalogue", "feature", "名称", "unit", "safer", "use", "formula; fact edits")
     for column in (0, 2, 3, 4):
         table.columns[column].no_wrap = True
     for feature in CATALOGUE.values():
         null = "" if feature.null == "never null" else f"; null: {feature.null}"
+        edits = f"\nedits: {feature.edits}" if feature.edits else ""
         table.add_row(
-            feature.name, feature.zh, feature.unit, feature.better or "-", feature.use, feature.formula + null
+            feature.name, feature.zh, feature.unit, feature.better or "-", feature.use, feature.formula + null + edits
         )
     return table
 

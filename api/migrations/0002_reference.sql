@@ -32,8 +32,7 @@ create table hall.working_day (
     works boolean not null
 );
 create table hall.calendar_year (
-    year integer primary key,
-    known_since timestamptz not null default clock_timestamp()
+    year integer primary key
 );
 comment on table hall.calendar_year is 'years whose official calendar is known; in another year weekdays work and a deadline is provisional (S6)';
 

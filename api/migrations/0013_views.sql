@@ -168,13 +168,15 @@ $$;
 create function hall.look_at_dossier(p_actor jsonb, p_claim text) returns jsonb
 language plpgsql security definer set search_path = hall, pg_temp as $$
 -- Who the enterprise is, what it asks, its decision: for the holder of a live claim (X2: the end of the claim ends it),
--- under the request's consent. Without a consent for the report that part is withheld, and says so. Each look is logged.
+-- under the request's consent. Without a consent for the report that part is withheld, and so are the feature values in it
+-- unless the consent for the report names the facts as well; the answer says so. Each look is logged.
 declare
     c hall.claim;
     fr hall.financing_request;
     at timestamptz;
     given text;
     report_consent text;
+    facts_consent text;
     shown jsonb;
 begin
     select * into c from hall.claim where id = p_claim;
@@ -190,6 +192,13 @@ begin
         return jsonb_build_object('withheld', hall.why_request_withheld(fr));
     end if;
     report_consent := hall.consent_for(fr.uscc, c.institution_id, 'report', 'financing', true, at);
+    -- One consent carries the look at the report: of two that could, the one that names the facts as well.
+    facts_consent := (select id from hall.consent where id = report_consent and 'facts' = any (data_sets));
+    if report_consent is not null and facts_consent is null then
+        facts_consent := hall.consent_for(fr.uscc, c.institution_id, 'facts', 'financing', true, at);
+        facts_consent := (select id from hall.consent where id = facts_consent and 'report' = any (data_sets));
+        report_consent := coalesce(facts_consent, report_consent);
+    end if;
     select jsonb_build_object('claim_id', c.id, 'fr_id', fr.id, 'uscc', e.uscc, 'name', e.name,
             'contact_name', e.contact_name, 'contact_phone', e.contact_phone, 'industry_section', e.industry_section,
             'district', e.district, 'amount_fen', fr.amount_fen, 'quote_fen', fr.quote_fen, 'term_months', fr.term_months,
@@ -199,13 +208,15 @@ begin
     if report_consent is null then
         shown := shown || '{"withheld_parts": [{"part": "report", "why": "consent-missing"}]}';
     else
-        shown := shown || jsonb_build_object('withheld_parts', '[]'::jsonb, 'report', (
+        shown := shown || jsonb_build_object('withheld_parts', case when facts_consent is null
+            then '[{"part": "facts", "why": "consent-missing"}]'::jsonb else '[]'::jsonb end, 'report', (
             -- what a bank may read of the decision: never what the limit would be if missing facts were clean
             select jsonb_build_object('decision_id', d.id, 'as_of', d.as_of, 'outcome', d.outcome, 'limit_fen', d.limit_fen,
                 'score', d.content -> 'answer' -> 'score', 'grade', d.content -> 'answer' -> 'grade',
                 'conditions', d.content -> 'answer' -> 'conditions',
                 'reasons', (d.content -> 'answer' ->> 'reasons')::jsonb, 'model_version', d.model_version,
-                'policy_version', d.policy_version, 'features', d.content -> 'features')
+                'policy_version', d.policy_version) || case when facts_consent is null then '{}'::jsonb
+                else jsonb_build_object('features', d.content -> 'features') end
             from hall.limit_quote q join hall.decision d on d.id = q.decision_id where q.id = fr.quote_id));
     end if;
     perform hall.log_access(p_actor, fr.uscc, 'dossier', 'financing', coalesce(report_consent, given), null, at);

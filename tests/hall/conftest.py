@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from datetime import time as dt_time
 from hashlib import sha256
@@ -30,22 +31,10 @@ from api.migrating import migrations, prepare
 from api.postgres import Postgres
 from api.settings import Settings
 from data_contracts.samples import AS_OF
+from tests.conftest import DISK, MEMORY, PLACE_NAME
 from tests.ground import ground
 
-MEMORY, DISK = Path("/dev/shm"), Path("/var/tmp")
-ROOM_BYTES = 4 << 30
-
-
-def _place() -> Path:
-    """Where every system user may go: pytest's own folders are closed to the user whom root's server runs as.
-
-    In memory where it has room, which takes a fifth off the tests: what they write need not outlive the machine.
-    """
-    is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
-    return MEMORY if is_roomy else DISK
-
-
-PLACE = _place()
+OURS = f"jifen-test-{os.getuid()}-"
 FORGOTTEN_SECONDS = 3600
 READ = [one.sql for one in migrations()] + [
     path.read_text() for path in sorted(Path(api.__file__).parent.glob("*.yaml"))
@@ -63,22 +52,18 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """An empty folder that every system user may reach; whatever server is left in it is stopped."""
-    folder = Path(tempfile.mkdtemp(prefix=f"jifen-test-{os.getuid()}-home-", dir=PLACE))
-    folder.chmod(0o711)
-    yield folder
-    Postgres(folder).stop()
-    shutil.rmtree(folder)
+    with own_folder("home") as folder:
+        yield folder
+        Postgres(folder).stop()
 
 
 @pytest.fixture(scope="session")
 def made_once() -> Iterator[Path]:
     """The home of a server that was made and stopped; nobody may write to it."""
-    folder = Path(tempfile.mkdtemp(prefix=f"jifen-test-{os.getuid()}-made-", dir=PLACE))
-    folder.chmod(0o711)
-    with Postgres(folder, Settings().postgres_bin, {"fsync": "off"}):
-        pass
-    yield folder
-    shutil.rmtree(folder)
+    with own_folder("made") as folder:
+        with Postgres(folder, Settings().postgres_bin, {"fsync": "off"}):
+            pass
+        yield folder
 
 
 @pytest.fixture
@@ -95,13 +80,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Iterat
     if named:
         yield named
         return
-    place = PLACE / f"jifen-test-{os.getuid()}-{testrun_uid[:12]}"
+    place = Path(os.environ[PLACE_NAME]) / f"{OURS}{testrun_uid[:12]}"
     gate = tmp_path_factory.getbasetemp().parent / "jifen-server.lock"
     # What a test writes need not outlive the machine.
     postgres = Postgres(place, Settings().postgres_bin, {"fsync": "off", "synchronous_commit": "off"})
     with gate.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _sweep()
+        sweep(MEMORY, DISK)
         postgres.start()
     yield postgres.url("postgres")
     with gate.open("a") as lock:
@@ -110,12 +95,35 @@ def server(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Iterat
             shutil.rmtree(place)
 
 
-def _sweep() -> None:
-    """Remove what killed runs left behind, servers as well."""
-    for left in PLACE.glob(f"jifen-test-{os.getuid()}-*"):
-        is_old = time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS
-        if is_old and Postgres(left).stop_if_unused():
-            shutil.rmtree(left, ignore_errors=True)
+@contextmanager
+def own_folder(kind: str) -> Generator[Path]:
+    """An empty folder that every system user may reach; no sweep takes it for forgotten, however long it is used."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{OURS}{kind}-", dir=os.environ[PLACE_NAME]))
+    folder.chmod(0o711)
+    with _locked(folder, fcntl.LOCK_SH):
+        yield folder
+    shutil.rmtree(folder)
+
+
+def sweep(*places: Path) -> None:
+    """Remove what killed runs left behind, servers as well; what is young or in use stays."""
+    for left in [one for place in places for one in place.glob(f"{OURS}*")]:
+        # Another run uses it, or sweeps it at the same time.
+        with suppress(BlockingIOError, FileNotFoundError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            is_old = time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS
+            if is_old and Postgres(left).stop_if_unused():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Generator[None]:
+    """Hold a kernel lock on the folder itself, which the death of its holder ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 @pytest.fixture(scope="session")

@@ -111,18 +111,29 @@ class KeyAfterCommit(BySql):
 
 
 class AnswerBeforeCommit(BySql):
-    """M5: the answer leaves, and the commit follows, unless the process dies before."""
+    """M5: the answer leaves, and the commit follows, unless the process dies before.
 
-    def __init__(self, service: Pool, draw: Generator) -> None:
+    Args:
+        service: as the service.
+        draw: which processes die.
+        deaths: the share of them.
+        seconds: by which the commit is late.
+    """
+
+    def __init__(self, service: Pool, draw: Generator, deaths: float, seconds: float) -> None:
         super().__init__(service)
         self._draw = draw
+        self._deaths = deaths
+        self._seconds = seconds
         self._after: set[asyncio.Task[None]] = set()
 
     @classmethod
     @asynccontextmanager
-    async def on(cls, service: Pool, draw: Generator) -> AsyncGenerator[Self]:
+    async def on(
+        cls, service: Pool, draw: Generator, deaths: float = 0.02, seconds: float = 0.001
+    ) -> AsyncGenerator[Self]:
         """All commits have followed when the block ends."""
-        door = cls(service, draw)
+        door = cls(service, draw, deaths, seconds)
         yield door
         await asyncio.gather(*door._after)
 
@@ -141,14 +152,14 @@ class AnswerBeforeCommit(BySql):
             if isinstance(error, asyncpg.PostgresError):
                 return refusal(error)
             raise
-        task = asyncio.create_task(self._end(connection, block, dies=self._draw.random() < 0.02))
+        task = asyncio.create_task(self._end(connection, block, dies=self._draw.random() < self._deaths))
         self._after.add(task)
         task.add_done_callback(self._after.discard)
         assert row is not None
         return Answer(row["status"], row["body"].encode())
 
     async def _end(self, connection: Any, block: Any, *, dies: bool) -> None:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self._seconds)
         await (block.rollback() if dies else block.commit())
         await self._pool.release(connection)
 

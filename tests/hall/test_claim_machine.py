@@ -1,7 +1,7 @@
 """The claim (hall.md §3, §4) on the database alone: the grab, its guards, the lease, the fence."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -332,6 +332,38 @@ async def test_p5_without_a_consent_the_holder_sees_neither_who_nor_how_much_and
         *((what, consent, None) for what, _ in places),
         *((what, None, "consent-revoked") for what, _ in places),
     ]
+
+
+async def test_p5_the_holder_sees_the_feature_values_where_the_consent_to_the_report_names_the_facts(
+    owner: Connection,
+) -> None:
+    """A consent to the facts alone adds nothing; a consent to both goes before one to the report that ends later."""
+    bank, uscc = await made.bank(owner), await made.enterprise(owner)
+    quote = await made.quote(owner, uscc, limit_fen=50_000_000)
+    now = datetime.now(UTC)
+    narrow = await made.consent(owner, uscc, data_sets=["limit", "report"], valid_to=now + timedelta(days=500))
+    claim = await made.claim(owner, await made.request(owner, uscc, consent_id=narrow, quote_id=quote), bank)
+
+    async def look() -> dict[str, Any]:
+        asked = "SELECT hall.look_at_dossier($1::text::jsonb, $2)::text"
+        return orjson.loads(await told(owner, asked, made.json_of(bank.actor), claim.id))
+
+    async def carried_by() -> str:
+        return await told(owner, "SELECT consent_id FROM hall.access_log ORDER BY id DESC LIMIT 1")
+
+    withheld = [{"part": "facts", "why": "consent-missing"}]
+    for _ in ("without one to the facts", "with one to the facts alone"):
+        shown = await look()
+        assert (shown["withheld_parts"], await carried_by()) == (withheld, narrow)
+        assert shown["report"]["grade"] == "B1"
+        assert "features" not in shown["report"]
+        assert "own_word" not in str(shown)
+        await made.consent(owner, uscc, data_sets=["facts"])
+    wide = await made.consent(owner, uscc, data_sets=["facts", "report"], valid_to=now + timedelta(days=400))
+    shown = await look()
+    assert (shown["withheld_parts"], await carried_by()) == ([], wide)
+    assert wide in shown["watermark"]
+    assert shown["report"]["features"]["points_own_word_bp"] == 2600
 
 
 async def test_s6_a_deadline_beyond_the_known_calendar_is_provisional(owner: Connection) -> None:

@@ -13,7 +13,7 @@ from api.database import Connection, pool_of
 from tests.hall import racing
 from tests.hall.histories import Recorder, attempts
 from tests.hall.judging import Verdict, verdict
-from tests.hall.mutants import MUTANTS, Mutant, put_in
+from tests.hall.mutants import MUTANTS, AnswerBeforeCommit, Mutant, put_in
 
 SECONDS = 60
 """Within which each mutant must be caught."""
@@ -73,7 +73,8 @@ async def hunted(ground: Ground, mutant: Mutant, scenario: str, seed: int, waves
     """Race wave after wave until each sort of fault that the mutant must show is seen, or waves or a minute are over.
 
     A fault of another sort may come first: an answer that left before its commit is at times read as free by somebody
-    before any process dies. Where nothing is wrong, any fault ends the hunt.
+    before any process dies. Where nothing is wrong, any fault ends the hunt. Each wave has a door of its own, which is
+    closed before the verdict: a commit that is late is then over, and what is not there is lost.
     """
 
     def caught(judged: Verdict) -> bool:
@@ -89,13 +90,13 @@ async def hunted(ground: Ground, mutant: Mutant, scenario: str, seed: int, waves
     judged = Verdict()
     async with (
         pool_of(ground.database, least=8, most=12) as service,
-        mutant.door(service, ground.database, draw) as door,
         racing.publishing(ground.database),
     ):
         while not caught(judged) and len(written) < waves and time.monotonic() < ends:
             written.append(ground.folder / f"wave-{len(written)}.jsonl")
             with Recorder(written[-1]) as recorder:
-                await SCENARIOS[scenario](ground.owner, racing.Race(door, recorder, draw))
+                async with mutant.door(service, ground.database, draw) as door:
+                    await SCENARIOS[scenario](ground.owner, racing.Race(door, recorder, draw))
             judged = await verdict(ground.owner, attempts(*written))
     print(f"{mutant.name}, {mutant.fault}: seed {seed}, wave {len(written)}: {judged}")
     return judged
@@ -105,6 +106,17 @@ async def hunted(ground: Ground, mutant: Mutant, scenario: str, seed: int, waves
 async def test_each_mutant_is_caught_by_what_should_see_it(ground: Ground, mutant: Mutant) -> None:
     judged = await hunted(ground, mutant, mutant.race, seed=20260702, waves=10_000)
     assert mutant.caught_by <= judged.faults.keys(), judged
+
+
+async def test_a_commit_that_is_late_is_not_taken_for_a_lost_one(ground: Ground) -> None:
+    """M5 of processes none of which dies: every answer becomes true."""
+    late = Mutant(
+        "M5", "the commit is late", "contested", frozenset({"I18"}),
+        door=lambda service, _owner, draw: AnswerBeforeCommit.on(service, draw, deaths=0, seconds=0.05),
+    )  # fmt: skip
+    judged = await hunted(ground, late, late.race, seed=20260702, waves=CONTROL_WAVES)
+    assert judged.operations
+    assert "I18" not in judged.faults, judged
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -148,6 +148,14 @@ def test_every_table_cuts_nothing_off_in_100_columns() -> None:
         assert max(cell_len(line.rstrip()) for line in page.splitlines()) <= 100
 
 
+def test_the_catalogue_is_printed_with_the_fact_edits_that_each_input_of_the_model_answers_to() -> None:
+    page = printed(views.feature_table(), 1_000)
+    told = [feature.edits for feature in CATALOGUE.values() if feature.use == "model"]
+    assert all(told)
+    for edits in {*told}:
+        assert page.count(f"edits: {edits} ") == sum(one.edits == edits for one in CATALOGUE.values())
+
+
 def test_the_calibration_table_names_the_bound_of_the_grade_for_what_it_is() -> None:
     model, policy = load(models_folder(ground().home) / ground().champion), rulebook("torch-points").policy
     page = printed(views.calibration_table(calibration_by_grade(model, policy)), 1_000)

@@ -58,7 +58,7 @@ def test_a_promotion_makes_the_champion_and_retires_the_one_before(home: Path) -
     assert served.version == second
     table, _ = sample()
     assert served.log_odds(table)[0] == development().pipeline.log_odds(table)[0]
-    assert [one.minutes for one in shown(home, first).promotions] == [MINUTES]
+    assert [one.minutes for one in history(home) if (one.act, one.version) == ("promote", first)] == [MINUTES]
     promote(home, first, MINUTES, at=AT)
     assert champion_version(home) == first
 
