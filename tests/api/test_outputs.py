@@ -127,6 +127,36 @@ def test_limits_of_two_endings_do_not_share_a_run(town: Ground) -> None:
     assert content(town.root) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [
+        (["--csv", "limits.run.json"], ["--csv", "the run record of --out"]),
+        (["--xlsx", "limits.run.json"], ["--xlsx", "the run record of --out"]),
+        (["--csv", "sub/../limits.run.json"], ["--csv", "the run record of --out"]),
+        (["--csv", "sub/../limits.parquet"], ["--out", "--csv"]),
+        (["--xlsx", "link"], ["--out", "--xlsx"]),
+        (["--csv", "rows"], ["--csv", "the feature rows of --out"]),
+        (["--csv", "new.csv", "--xlsx", "./sub/../new.csv"], ["--csv", "--xlsx"]),
+    ],
+)
+def test_no_two_files_of_a_run_are_one_however_they_are_spelt(town: Ground, words: list[str], pair: list[str]) -> None:
+    (town.root / "sub").mkdir()
+    (town.root / "link").symlink_to("limits.parquet")
+    (town.root / "rows").symlink_to("features.parquet")
+    before = content(town.root)
+    paths = [word if word.startswith("--") else f"{town.root}/{word}" for word in words]
+    ended = run(town.home, "score", town.park, "--out", town.root / "limits.parquet", *paths)
+    assert_clear(ended, 2, [*pair, "are the same file, named twice"])
+    assert content(town.root) == before
+
+
+def test_a_new_run_is_not_its_own_table(town: Ground) -> None:
+    before = content(town.root)
+    words = ["--out", town.root / "new.parquet", "--csv", town.root / "new.run.json"]
+    assert_clear(run(town.home, "score", town.park, *words), 2, ["--csv and the run record of --out, new.run.json"])
+    assert content(town.root) == before
+
+
 def original(folder: Path) -> None:
     """The data set cumcm2020c with one firm and one invoice sold."""
     firm = {"enterprise_id": "E1", "name_masked": "***公司", "is_default": False}
