@@ -135,6 +135,18 @@ async def test_an_unreachable_server_is_overloaded_and_a_wrong_name_is_refused(d
         await migrate(database.rsplit("/", 1)[0] + "/no_such_database")
 
 
+@pytest.mark.parametrize("between", ["/", "?", "#", "[", "%zz@x:"])
+async def test_no_part_of_a_password_that_breaks_the_address_is_told(between: str) -> None:
+    with pytest.raises((DatabaseRefused, Overloaded)) as caught:
+        await migrate(f"postgresql://jifen:geheim{between}wort@127.0.0.1:1/hall")
+    said = str(caught.value)
+    assert "geheim" not in said
+    assert "wort" not in said
+    if isinstance(caught.value, DatabaseRefused):
+        assert "percent-encode the password" in said
+        assert caught.value.__suppress_context__, "a log shows the parser's error as well"
+
+
 # ---------------------------------------------------------------------------------------------------------- the ground
 
 
