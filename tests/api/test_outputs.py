@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.api.test_exit_codes import assert_clear
+from tests.damaged import panicking
 from tests.ground import Ground, done, ground, run
 
 
@@ -221,6 +222,20 @@ def test_an_import_does_not_write_into_its_own_original(
     ended = run(tmp_path / "home", "data", "import", "cumcm2020c", src, target)
     assert_clear(ended, 2, ["folders of their own"])
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_park_replaces_a_park_in_a_folder_whose_name_could_be_a_pattern(tmp_path: Path, form: str) -> None:
+    again = ["data", "sample", tmp_path / "p[1]", "--enterprises", "3", "--format", form]
+    done(tmp_path / "home", *again)
+    done(tmp_path / "home", *again)
+
+
+def test_a_park_whose_registry_makes_the_reader_panic_is_not_replaced(town: Ground) -> None:
+    panicking(town.park / "enterprises.parquet")
+    before = content(town.park)
+    assert_clear(run(town.home, "data", "sample", town.park, "--enterprises", "3"), 2, ["no made-up park"])
+    assert content(town.park) == before
 
 
 def test_a_park_replaces_a_park_but_no_other_facts(town: Ground) -> None:
