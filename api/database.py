@@ -52,7 +52,7 @@ class Overloaded(JifenError):
 
     code = "overloaded"
     status = 503
-    exit_code = 1
+    exit_code = 2
 
 
 class Contended(Overloaded):
