@@ -329,7 +329,9 @@ def test_a_database_that_goes_away_breaks_no_invariant(
             )
             try:
                 waited(lambda: "I27" in said.read_text())
-                os.kill(postgres.pid(), signal.SIGINT)  # what `pg_ctl stop -m fast` sends
+                server = postgres.pid()
+                assert server is not None
+                os.kill(server, signal.SIGINT)  # what `pg_ctl stop -m fast` sends
                 waited(lambda: "the database does not answer" in said.read_text())
                 time.sleep(1)
                 assert watching.poll() is None, said.read_text()
