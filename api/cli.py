@@ -40,7 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Pure-credit reference limits 纯信用参考额度 for small firms, from validated enterprise data.\n\n"
-    "Exit codes: 0 ok, 1 failed check, 2 bad usage, 3 bad data.",
+    "Exit codes: 0 ok, 1 failed check, 2 bad usage, 3 bad data. A database that does not answer is 2 as well.",
 )
 app.add_typer(officer)
 app.add_typer(service)

@@ -3,14 +3,11 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from data_contracts.errors import UsageError
-
-if TYPE_CHECKING:
-    from api.database import Connection
 
 ledger = typer.Typer(no_args_is_help=True)
 exports = typer.Typer(no_args_is_help=True, help="Write what the hall knows as files.")
@@ -71,22 +68,34 @@ def invariants_command(
 ) -> None:
     """Count what breaks each invariant of the hall, on one snapshot; exit 1 if anything does.
 
+    A database that does not answer breaks none: with --watch it is asked again, without it the exit code is 2.
+
     Example: jifen invariants
     Example: jifen invariants --watch 10
     """
     from rich.table import Table
 
-    from api.database import database_url, pool_of
+    from api.database import Overloaded, database_url, listening
     from api.invariants import INVARIANTS, violated
+    from api.problems import out_of_reach
     from api.settings import Settings
     from models import progress
 
     async def is_broken() -> bool:
-        async with database_url(Settings()) as url, pool_of(url) as pool:
+        async with database_url(Settings()) as url:
             while True:
-                async with pool.acquire() as connection:
-                    started = time.monotonic()
-                    found = await violated(cast("Connection", connection))  # a proxy that acts as one
+                started = time.monotonic()
+                try:
+                    async with listening(url) as connection:
+                        found = await violated(connection)
+                except Exception as error:
+                    if not (isinstance(error, Overloaded | OSError) or out_of_reach(error)):
+                        raise
+                    if watch is None:
+                        raise Overloaded("The database does not answer.", [type(error).__name__]) from error
+                    typer.echo(f"the database does not answer ({type(error).__name__}); asking again", err=True)
+                    await asyncio.sleep(watch)
+                    continue
                 table = Table("", "invariant", "rows", "first", caption=f"{time.monotonic() - started:.2f} s")
                 for one in INVARIANTS:
                     rows = found[one.name]

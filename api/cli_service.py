@@ -1,7 +1,8 @@
 """Commands of the service: serve, its clients, its OpenAPI file."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -72,9 +73,9 @@ def add_command(
     """
     from api.clients import NewClient, add_client
 
-    jwk = _jwk(key, new_key)
     client = NewClient(name, role, institution, outlet, uscc, tuple(scope) if scope else None)
-    made = _in_database(lambda connection: add_client(connection, client, jwk))
+    with _public_half(key, new_key) as jwk:
+        made = _in_database(lambda connection: add_client(connection, client, jwk))
     typer.echo(f"client {made}\nkid {jwk['kid']}")
 
 
@@ -92,8 +93,8 @@ def add_key_command(
     """
     from api.clients import add_key
 
-    jwk = _jwk(key, new_key)
-    _in_database(lambda connection: add_key(connection, client, jwk))
+    with _public_half(key, new_key) as jwk:
+        _in_database(lambda connection: add_key(connection, client, jwk))
     typer.echo(f"kid {jwk['kid']}")
 
 
@@ -125,14 +126,21 @@ def revoke_command(
     typer.echo("revoked")
 
 
-def _jwk(key: Path | None, new_key_file: Path | None) -> dict[str, str]:
+@contextmanager
+def _public_half(key: Path | None, new_key_file: Path | None) -> Generator[dict[str, str]]:
+    """The public half of a key; a new key is gone again if what it is made for is not done."""
     from api.clients import new_key, public_jwk
 
     match key, new_key_file:
         case Path() as named, None:
-            return public_jwk(named.read_bytes())
+            yield public_jwk(named.read_bytes())
         case None, Path() as made:
-            return public_jwk(new_key(made))
+            jwk = public_jwk(new_key(made))
+            try:
+                yield jwk
+            except BaseException:
+                made.unlink(missing_ok=True)
+                raise
         case _:
             raise UsageError("Name either --key or --new-key.")
 

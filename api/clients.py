@@ -22,6 +22,7 @@ from jwt.utils import base64url_encode
 from api.database import Connection
 from api.scopes import ROLES
 from data_contracts.errors import UsageError
+from data_contracts.uscc import CodeState, code_state
 
 if TYPE_CHECKING:
     from api.service import Service
@@ -134,6 +135,8 @@ async def add_client(connection: Connection, new: NewClient, jwk: Mapping[str, s
     wrong = [] if new.role in ROLES else [f"role {new.role}: one of {', '.join(ROLES)}"]
     least = ROLES.get(new.role, ())
     wrong += [f"scope {one}: a {new.role} cannot have it" for one in new.scopes or () if one not in least]
+    if new.uscc is not None and code_state(new.uscc) is CodeState.INVALID:
+        wrong.append("--uscc is no credit code: 18 characters, of which the last proves the others")
     if wrong:
         raise UsageError("The client cannot be added.", wrong)
     try:

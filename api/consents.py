@@ -9,7 +9,8 @@ import rfc8785
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from api.calls import Caller
-from api.database import Pool
+from api.database import Connection, Pool
+from api.problems import Problem
 
 CLAIMING = "claiming-institution"
 """The recipient that stands for whichever institution holds a live claim on a request of the enterprise."""
@@ -127,13 +128,36 @@ async def consent_of(pool: Pool, caller: Caller, uscc: str, consent_id: str) -> 
     )
 
 
-async def consents_of(pool: Pool, caller: Caller, uscc: str) -> list[dict[str, Any]] | None:
-    """The consents of an enterprise, latest first, 200 at most; None: not the caller's to see."""
-    if not await pool.fetchval("SELECT hall.acts_for($1, $2)", caller.actor(), uscc):
+async def consents_of(
+    connection: Connection, caller: Caller, uscc: str, after: str, most: int
+) -> list[dict[str, Any]] | None:
+    """The consents of an enterprise, latest first; None: not the caller's to see.
+
+    Args:
+        connection: to read on.
+        caller: who asks.
+        uscc: whose consents.
+        after: the id of the last one seen; empty: from the latest.
+        most: how many.
+
+    Raises:
+        Problem: bad-cursor: the last one seen is another enterprise's.
+    """
+    if not await connection.fetchval("SELECT hall.acts_for($1, $2)", caller.actor(), uscc):
         return None
-    rows = await pool.fetch(
-        "SELECT hall.consent_body(id) AS body FROM hall.consent WHERE uscc = $1 ORDER BY given_at DESC, id LIMIT 200",
+    seen = await connection.fetchval("SELECT given_at FROM hall.consent WHERE id = $1 AND uscc = $2", after, uscc)
+    if after and seen is None:
+        raise Problem("bad-cursor")
+    rows: list[Any] = await connection.fetch(
+        """
+        SELECT hall.consent_body(id) AS body FROM hall.consent
+        WHERE uscc = $1 AND ($2::timestamptz IS NULL OR given_at < $2 OR (given_at = $2 AND id > $3))
+        ORDER BY given_at DESC, id LIMIT $4
+        """,
         uscc,
+        seen,
+        after,
+        most,
     )
     return [row["body"] for row in rows]
 

@@ -52,7 +52,7 @@ class Overloaded(JifenError):
 
     code = "overloaded"
     status = 503
-    exit_code = 1
+    exit_code = 2
 
 
 class Contended(Overloaded):
@@ -256,7 +256,13 @@ def _door() -> Generator[None]:
         yield
     except _NO_ENTRY as error:
         raise Overloaded("The database cannot be reached.", [f"{type(error).__name__}: {error}"]) from error
-    except (asyncpg.PostgresError, asyncpg.ClientConfigurationError, ValueError) as error:
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        # What the parser says may repeat a part of the password, also in a log that shows what came before.
+        advice = "percent-encode the password, such as %2F for /, and see that host and port are as they should be"
+        raise DatabaseRefused(
+            "The address of the database cannot be read.", [f"{type(error).__name__}: {advice}"]
+        ) from None
+    except asyncpg.PostgresError as error:
         raise DatabaseRefused("The database refuses us.", [f"{type(error).__name__}: {error}"]) from error
 
 

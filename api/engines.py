@@ -142,14 +142,17 @@ class Engines:
         """The champion of this moment under a policy; called in a worker thread.
 
         Raises:
-            Problem: engine-unavailable: no model was promoted yet.
+            Problem: engine-unavailable: no model was promoted yet, or the registry cannot be read.
             ArtefactError: the champion was changed, or it needs more than the facts of the contracts.
         """
-        with self._lock:
-            self._follow_registry()
-            if policy not in self._ready:
-                self._ready[policy] = self._made_ready(policy)
-            return self._ready[policy]
+        try:
+            with self._lock:
+                self._follow_registry()
+                if policy not in self._ready:
+                    self._ready[policy] = self._made_ready(policy)
+                return self._ready[policy]
+        except OSError as error:
+            raise Problem("engine-unavailable", detail="the registry of models cannot be read") from error
 
     def _follow_registry(self) -> None:
         """Forget the engines if the log of the registry has grown by a promotion."""

@@ -233,7 +233,7 @@ def _checked(claims: Mapping[str, Any], client_id: str, issuer: str, now: dateti
     if claims.get("aud") != issuer:
         _refuse("aud is not our issuer as a single string")
     jti = claims.get("jti")
-    if not isinstance(jti, str) or not 0 < len(jti) <= 255 or "\x00" in jti:
+    if not isinstance(jti, str) or not 0 < len(jti) <= 255 or not jti.isprintable():
         _refuse("jti is missing")
     times = {name: claims[name] for name in ("exp", "iat", "nbf") if name in claims}
     if "exp" not in times or not all(_is_time(one) for one in times.values()):

@@ -7,6 +7,7 @@ import polars as pl
 
 from data_contracts.errors import ContractError
 from models.sources.folder import EXTRA
+from models.sources.parquet import read_parquet
 from scoring.catalogue import CATALOGUE, SEEN
 
 MOST_ROWS = 20
@@ -30,10 +31,7 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
         raise ContractError(
             f"there is no {' or '.join(EXTRA)} in the data folder", [f"needed for {name}" for name in names]
         )
-    try:
-        table = _table(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ContractError(f"{path.name} cannot be read", [type(error).__name__]) from error
+    table = _table(path)
     problems = [f"there is no column {name}" for name in ("uscc", *names) if name not in table.columns]
     problems += [
         f"{name} is not a number" for name in names if name in table.columns and not _number(table[name].dtype)
@@ -50,8 +48,11 @@ def read_extra(folder: Path, names: Sequence[str]) -> pl.DataFrame | None:
 def _table(path: Path) -> pl.DataFrame:
     """The whole file; its path is no pattern, and a credit code of digits is text as well."""
     if path.suffix == ".parquet":
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    return pl.read_csv(path, infer_schema_length=None, schema_overrides={"uscc": pl.String}, glob=False)
+        return read_parquet(path)
+    try:
+        return pl.read_csv(path, infer_schema_length=None, schema_overrides={"uscc": pl.String}, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ContractError(f"{path.name} cannot be read", [type(error).__name__]) from error
 
 
 def _code_problems(codes: pl.Series) -> list[str]:

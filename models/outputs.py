@@ -5,10 +5,10 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import polars as pl
-
+from data_contracts.errors import ContractError
 from data_contracts.sources import SOURCES
 from models.sources.folder import EXTRA, TRUTH
+from models.sources.parquet import parquet_schema
 from models.sources.writing import FORMATS
 
 FACTS = frozenset({*(f"{name}.{ending}" for name in SOURCES for ending in FORMATS), *EXTRA, TRUTH})
@@ -45,8 +45,8 @@ def is_parquet(path: Path) -> bool:
 
 def _has_columns(path: Path, columns: set[str]) -> bool:
     try:
-        return columns <= set(pl.read_parquet_schema(path))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return columns <= set(parquet_schema(path))
+    except ContractError:
         return False
 
 

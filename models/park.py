@@ -5,10 +5,11 @@ from typing import cast
 
 import polars as pl
 
-from data_contracts.errors import UsageError
+from data_contracts.errors import ContractError, UsageError
 from data_contracts.samples import park
 from data_contracts.sources import SOURCES
 from models.sources.folder import TRUTH
+from models.sources.parquet import parquet_schema, read_parquet
 from models.sources.writing import FORMATS, Format, refuse_others, write_folder
 
 _TRUTH_COLUMNS = {"uscc", "loan_id", "opened_on", "true_pd", "defaulted"}
@@ -54,12 +55,15 @@ def _is_made_up(folder: Path, form: str) -> bool:
     """A park's truth is there, and the enterprises beside it, if any, have the names of a park."""
     registry = folder / f"enterprises.{form}"
     try:
-        if not set(pl.read_parquet_schema(folder / TRUTH)) >= _TRUTH_COLUMNS:
+        if not set(parquet_schema(folder / TRUTH)) >= _TRUTH_COLUMNS:
             return False
         if not registry.exists():
             return True
-        read = pl.read_parquet if form == "parquet" else lambda path: pl.read_csv(path, infer_schema=False)
-        names = read(registry)["name"].drop_nulls()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        names = _registry(registry)["name"].drop_nulls()
+    except (ContractError, pl.exceptions.PolarsError, OSError):
         return False
     return bool((~names.str.contains(_NAME)).sum() <= _MOST_OTHER_NAMES * names.len())
+
+
+def _registry(path: Path) -> pl.DataFrame:
+    return read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False, glob=False)

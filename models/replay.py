@@ -23,6 +23,7 @@ from models.batch import LIMITS, Decided, Engine
 from models.caveats import of_model
 from models.outputs import is_parquet
 from models.registry import models_folder
+from models.sources.parquet import read_parquet
 from models.sources.writing import alone_in, replacing
 from models.surroundings import code_version, packages, processor
 from scoring.rulebook import parse_rulebook
@@ -230,10 +231,7 @@ def unchanged(row: pl.DataFrame) -> pl.DataFrame:
 def _table(path: Path, columns: Iterable[str]) -> pl.DataFrame:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ContractError(f"{path.name} is not a readable parquet file", [str(error).splitlines()[0]]) from error
+    table = read_parquet(path)
     missing = [f"there is no column {name}" for name in columns if name not in table.columns]
     if missing:
         raise ContractError(f"{path.name} is not a file that jifen score wrote", missing)

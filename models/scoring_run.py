@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 
 import polars as pl
@@ -216,8 +217,7 @@ def _require_writable(out: Path, csv: Path | None, xlsx: Path | None) -> None:
     kinds |= {path: kind for path, kind in ((csv, "csv"), (xlsx, "xlsx")) if path is not None}
     problems += output_problems(kinds)
     problems += [f"{run_file(out).name} belongs to {path.name}; name another" for path in limits_of(run_file(out), out)]
-    if len(set(files)) < len(files):
-        problems.append("the same file is named twice")
+    problems += _named_twice(out, csv, xlsx)
     for path in files:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +230,23 @@ def _require_writable(out: Path, csv: Path | None, xlsx: Path | None) -> None:
             problems.append(f"{path.parent} may not be written to")
     if problems:
         raise UsageError("the limits cannot be written there", problems)
+
+
+def _named_twice(out: Path, csv: Path | None, xlsx: Path | None) -> list[str]:
+    """Which two files to be written are one, however their paths are spelt: the later would destroy the earlier."""
+    files = {
+        "--out": out,
+        "--csv": csv,
+        "--xlsx": xlsx,
+        f"the run record of --out, {run_file(out).name},": run_file(out),
+        f"the feature rows of --out, {FEATURES},": out.parent / FEATURES,
+    }
+    named = [(what, os.path.realpath(path)) for what, path in files.items() if path is not None]
+    return [
+        f"{one} and {other} are the same file, named twice: {path}"
+        for (one, path), (other, its_path) in combinations(named, 2)
+        if path == its_path
+    ]
 
 
 def _extra_columns(model: Model) -> list[str]:

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
-from api import consents
+from api import consents, parties
 from api.calls import Caller, act, allowed, answer, found
 from api.consents import Access, ConsentGiven, ConsentView
+from api.paging import Page, begun_after, page_of
 from api.problems import problems
 from api.routes.facts import Uscc
 
@@ -20,9 +21,10 @@ Bank = Annotated[Caller, Depends(allowed("limit:read"))]
 
 
 class Consents(BaseModel):
-    """Latest first, 200 at most."""
+    """Latest first."""
 
-    consents: list[ConsentView]
+    items: list[ConsentView]
+    as_of: str
 
 
 class Accesses(BaseModel):
@@ -52,11 +54,15 @@ async def give_consent(uscc: Uscc, body: ConsentGiven, request: Request, caller:
 @router.get(
     "/enterprises/{uscc}/consents",
     response_model=Consents,
-    responses=problems("not-found"),
+    responses=problems("not-found", "bad-cursor"),
 )
-async def list_consents(uscc: Uscc, request: Request, caller: Giver) -> Response:
+async def list_consents(uscc: Uscc, request: Request, caller: Giver, page: Annotated[Page, Query()]) -> Response:
     """The enterprise's own consents."""
-    return answer({"consents": found(await consents.consents_of(request.app.state.service.pool, caller, uscc))})
+    after = begun_after(request, page, caller.client_id)
+    async with request.app.state.service.pool.acquire() as connection:
+        rows = found(await consents.consents_of(connection, caller, uscc, after, page.limit + 1))
+        as_of = await parties.hall_time(connection)
+    return page_of(request, page, rows, client=caller.client_id, last="consent_id", as_of=as_of)
 
 
 @router.get(

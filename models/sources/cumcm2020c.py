@@ -27,7 +27,7 @@ from data_contracts.errors import ContractError
 from data_contracts.marks import Period, marks
 from data_contracts.sources import ENTERPRISES, INVOICES, LOAN_OUTCOMES
 from data_contracts.uscc import made_up_code
-from models.sources.reading import parquet_schema
+from models.sources.parquet import parquet_schema, read_parquet
 
 FIRST_DAY = date(2016, 10, 1)
 LAST_DAY = date(2020, 2, 21)
@@ -110,11 +110,9 @@ def _read(src: Path) -> dict[str, pl.DataFrame]:
             ]
             problems += wrong
             if not wrong:
-                read[name] = pl.read_parquet(path, columns=list(columns), glob=False, hive_partitioning=False)
-        except FileNotFoundError:
-            problems.append(f"{path.name}: is missing")
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
-            problems.append(f"{path.name}: damaged, truncated or not a parquet file")
+                read[name] = read_parquet(path, list(columns))
+        except ContractError as error:
+            problems += error.problems if path.exists() else [f"{path.name}: is missing"]
     if problems:
         raise ContractError(f"{src} is not the prepared folder of cumcm2020c", problems)
     return read

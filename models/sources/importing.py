@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from data_contracts.errors import UsageError
+from data_contracts.errors import ContractError, UsageError
 from models.sources import cumcm2020c
+from models.sources.parquet import read_parquet
 from models.sources.writing import Format, refuse_others, write_folder
 
 FORM: Format = "parquet"
@@ -61,12 +62,8 @@ def _of_others(folder: Path, frames: Mapping[str, pl.DataFrame]) -> list[str]:
         if not path.exists():
             continue
         try:
-            own = (
-                pl.read_parquet(path, columns=["uscc"], glob=False, hive_partitioning=False)["uscc"]
-                .cast(pl.String)
-                .is_in(codes)
-            )
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+            own = read_parquet(path, ["uscc"])["uscc"].cast(pl.String).is_in(codes)
+        except (ContractError, pl.exceptions.PolarsError):
             found.append(path.name)
         else:
             found += [] if own.fill_null(value=False).all() else [path.name]

@@ -1,9 +1,7 @@
 """From one file to checked rows. A file that cannot be used raises a `ContractError` with everything wrong with it."""
 
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 
 import polars as pl
 
@@ -11,10 +9,9 @@ from data_contracts.checking import Checked, checked, checked_text, name_problem
 from data_contracts.errors import ContractError
 from data_contracts.sources import Source
 from models.sources.csv_lines import Lines, divided, header_of
+from models.sources.parquet import parquet_schema, read_parquet
 
 _BYTE_ORDER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x00\x00\xfe\xff", "UTF-32"))
-_MOST_MESSAGE = 160
-Answer = TypeVar("Answer")
 
 
 def read_source(path: Path, source: Source) -> Checked:
@@ -34,27 +31,10 @@ def read_source(path: Path, source: Source) -> Checked:
 
 
 def _read_parquet(path: Path, source: Source) -> Checked:
-    schema = _tried(path, lambda: parquet_schema(path))
-    problems = shape_problems(source, schema)
+    problems = shape_problems(source, parquet_schema(path))
     if problems:
         raise ContractError(f"{path.name} cannot be used", [f"{path.name}: {problem}" for problem in problems])
-    return checked(source, _tried(path, lambda: pl.read_parquet(path, glob=False, hive_partitioning=False)))
-
-
-def _tried(path: Path, read: Callable[[], Answer]) -> Answer:
-    """What polars reads, or a refusal; damaged files also make its parquet reader panic, which is no `Exception`."""
-    try:
-        return read()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as fault:
-        said = (str(fault).splitlines() or [""])[0][:_MOST_MESSAGE]
-        raise ContractError(
-            f"{path.name} cannot be used", [f"{path.name}: damaged, truncated or not a parquet file ({said})"]
-        ) from fault
-
-
-def parquet_schema(path: Path) -> pl.Schema:
-    """The columns of one parquet file; a `*` or `[` in its path is only a character."""
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
+    return checked(source, read_parquet(path))
 
 
 def _read_csv(path: Path, source: Source) -> Checked:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.api.test_exit_codes import assert_clear
+from tests.damaged import panicking
 from tests.ground import Ground, done, ground, run
 
 
@@ -127,6 +128,36 @@ def test_limits_of_two_endings_do_not_share_a_run(town: Ground) -> None:
     assert content(town.root) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [
+        (["--csv", "limits.run.json"], ["--csv", "the run record of --out"]),
+        (["--xlsx", "limits.run.json"], ["--xlsx", "the run record of --out"]),
+        (["--csv", "sub/../limits.run.json"], ["--csv", "the run record of --out"]),
+        (["--csv", "sub/../limits.parquet"], ["--out", "--csv"]),
+        (["--xlsx", "link"], ["--out", "--xlsx"]),
+        (["--csv", "rows"], ["--csv", "the feature rows of --out"]),
+        (["--csv", "new.csv", "--xlsx", "./sub/../new.csv"], ["--csv", "--xlsx"]),
+    ],
+)
+def test_no_two_files_of_a_run_are_one_however_they_are_spelt(town: Ground, words: list[str], pair: list[str]) -> None:
+    (town.root / "sub").mkdir()
+    (town.root / "link").symlink_to("limits.parquet")
+    (town.root / "rows").symlink_to("features.parquet")
+    before = content(town.root)
+    paths = [word if word.startswith("--") else f"{town.root}/{word}" for word in words]
+    ended = run(town.home, "score", town.park, "--out", town.root / "limits.parquet", *paths)
+    assert_clear(ended, 2, [*pair, "are the same file, named twice"])
+    assert content(town.root) == before
+
+
+def test_a_new_run_is_not_its_own_table(town: Ground) -> None:
+    before = content(town.root)
+    words = ["--out", town.root / "new.parquet", "--csv", town.root / "new.run.json"]
+    assert_clear(run(town.home, "score", town.park, *words), 2, ["--csv and the run record of --out, new.run.json"])
+    assert content(town.root) == before
+
+
 def original(folder: Path) -> None:
     """The data set cumcm2020c with one firm and one invoice sold."""
     firm = {"enterprise_id": "E1", "name_masked": "***公司", "is_default": False}
@@ -191,6 +222,20 @@ def test_an_import_does_not_write_into_its_own_original(
     ended = run(tmp_path / "home", "data", "import", "cumcm2020c", src, target)
     assert_clear(ended, 2, ["folders of their own"])
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_park_replaces_a_park_in_a_folder_whose_name_could_be_a_pattern(tmp_path: Path, form: str) -> None:
+    again = ["data", "sample", tmp_path / "p[1]", "--enterprises", "3", "--format", form]
+    done(tmp_path / "home", *again)
+    done(tmp_path / "home", *again)
+
+
+def test_a_park_whose_registry_makes_the_reader_panic_is_not_replaced(town: Ground) -> None:
+    panicking(town.park / "enterprises.parquet")
+    before = content(town.park)
+    assert_clear(run(town.home, "data", "sample", town.park, "--enterprises", "3"), 2, ["no made-up park"])
+    assert content(town.park) == before
 
 
 def test_a_park_replaces_a_park_but_no_other_facts(town: Ground) -> None:

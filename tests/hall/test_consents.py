@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ import rfc8785
 
 from data_contracts.uscc import made_up_code
 from tests.ground import ground
+from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 
 SHA = "ab" * 32
@@ -181,6 +183,36 @@ async def test_a_later_quote_that_binds_nothing_does_not_hide_the_one_that_binds
         await scene.banks[0].post("/v1/limits/query", {"usccs": [scene.uscc], "purpose": "x", "scheme": "nothing"}),
     ):
         assert (wrong.status_code, problem(wrong)) == (422, "validation")
+
+
+async def test_the_consents_of_an_enterprise_come_in_pages_without_a_gap(scene: Scene) -> None:
+    """205 rows, many of one instant: more than one answer holds."""
+    now = datetime.now(UTC)
+    for number in range(205):
+        await made.consent(scene.hall.owner, scene.uscc, given_at=now - timedelta(seconds=number // 50))
+    path, seen, pages = f"/v1/enterprises/{scene.uscc}/consents", list[str](), list[int]()
+    answered = await scene.enterprise.get(path, limit=100)
+    while True:
+        assert answered.status_code == 200, answered.text
+        pages.append(len(answered.json()["items"]))
+        seen += [one["consent_id"] for one in answered.json()["items"]]
+        if "next" not in answered.links or len(pages) > 3:
+            break
+        answered = await scene.hall.http.get(answered.links["next"]["url"], headers=scene.enterprise.headers)
+    stored = await scene.hall.owner.fetch(
+        "SELECT id FROM hall.consent WHERE uscc = $1 ORDER BY given_at DESC, id", scene.uscc
+    )
+    assert pages == [100, 100, 5]
+    assert seen == [row["id"] for row in stored]
+    portal = await scene.hall.client("portal")
+    await scene.hall.owner.execute("UPDATE hall.enterprise SET portal = $1", portal.client_id)
+    further = (await portal.get(path, limit=1)).links["next"]["url"]
+    assert (await scene.hall.http.get(further, headers=portal.headers)).status_code == 200
+    other = ground().limits["uscc"].filter(ground().limits["uscc"] != scene.uscc)[0]
+    for client, uscc in ((portal, other), (scene.enterprise, scene.uscc)):
+        answered = await scene.hall.http.get(further.replace(scene.uscc, uscc), headers=client.headers)
+        assert problem(answered) == "bad-cursor"
+    assert (await scene.enterprise.get(path, limit=201)).status_code == 422
 
 
 async def test_nobody_gives_or_revokes_a_consent_of_another(scene: Scene) -> None:

@@ -1,8 +1,15 @@
 """Every invariant holds on a hall that worked, and each is seen to find what breaks it."""
 
+import asyncio
+import os
 import re
-from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +17,9 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.invariants import INVARIANTS, violated
+from api.migrating import migrate
+from api.postgres import Postgres
+from api.settings import Settings
 from tests.hall import made
 from tests.hall.steps import order, pass_time, publish, sweep
 from tests.hall.test_ledger import report
@@ -299,3 +309,43 @@ async def test_jifen_invariants_prints_each_and_exits_1_when_one_is_broken(
     await owner.execute("DELETE FROM hall.hall_case")
     broken = await to_thread(CliRunner().invoke, app, ["invariants", "--watch", "1"])
     assert broken.exit_code == 1, broken.output
+
+
+def test_a_database_that_goes_away_breaks_no_invariant(
+    made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch goes on after a fast shutdown, and ends with 1 at a row alone; a single look ends with 2."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with Postgres(made_home, Settings().postgres_bin, {"fsync": "off"}) as postgres:
+        address = {"JIFEN_DATABASE_URL": postgres.url()}
+        said = tmp_path / "said"
+        asyncio.run(migrate(postgres.url()))
+        with said.open("w") as out:
+            watching = subprocess.Popen(
+                [sys.executable, "-c", "from api.cli import app; app()", "invariants", "--watch", "0.2"],
+                env=os.environ | address,
+                stdout=out,
+                stderr=out,
+            )
+            try:
+                waited(lambda: "I27" in said.read_text())
+                server = postgres.pid()
+                assert server is not None
+                os.kill(server, signal.SIGINT)  # what `pg_ctl stop -m fast` sends
+                waited(lambda: "the database does not answer" in said.read_text())
+                time.sleep(1)
+                assert watching.poll() is None, said.read_text()
+                assert "Traceback" not in said.read_text()
+                once = CliRunner().invoke(app, ["invariants"], env=address)
+                assert once.exit_code == 2, once.output
+                assert once.output.startswith("overloaded:")
+            finally:
+                watching.kill()
+                watching.wait()
+
+
+def waited(seen: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -122,7 +122,7 @@ def test_jifen_migrate_brings_a_database_up_to_date_and_says_what_it_did(empty_d
     own.write_text("settings: {}\n")
     assert jifen(policy=str(own)) == jifen() == (0, "nothing to apply\n")
     code, said = jifen(url="postgresql://nobody:secret@127.0.0.1:1/none")
-    assert (code, said.split(":")[0]) == (1, "overloaded")
+    assert (code, said.split(":")[0]) == (2, "overloaded")
     code, said = jifen(url=re.sub(":[^:@]+@", ":secret@", empty_database))
     assert (code, said.split(":")[0]) == (2, "database-refused")
     assert "secret" not in said
@@ -133,6 +133,18 @@ async def test_an_unreachable_server_is_overloaded_and_a_wrong_name_is_refused(d
         await migrate("postgresql://127.0.0.1:1/none")
     with pytest.raises(DatabaseRefused, match="no_such_database"):
         await migrate(database.rsplit("/", 1)[0] + "/no_such_database")
+
+
+@pytest.mark.parametrize("between", ["/", "?", "#", "[", "%zz@x:"])
+async def test_no_part_of_a_password_that_breaks_the_address_is_told(between: str) -> None:
+    with pytest.raises((DatabaseRefused, Overloaded)) as caught:
+        await migrate(f"postgresql://jifen:geheim{between}wort@127.0.0.1:1/hall")
+    said = str(caught.value)
+    assert "geheim" not in said
+    assert "wort" not in said
+    if isinstance(caught.value, DatabaseRefused):
+        assert "percent-encode the password" in said
+        assert caught.value.__suppress_context__, "a log shows the parser's error as well"
 
 
 # ---------------------------------------------------------------------------------------------------------- the ground

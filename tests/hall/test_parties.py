@@ -246,3 +246,27 @@ def test_the_operator_adds_lists_and_revokes_clients(
     said("add", "b", "--role", "operator", "--new-key", str(tmp_path / "ops.pem"), exits=2)
     enterprise = ("add", "firm", "--role", "enterprise", "--uscc", made_up_code(5), "--key", str(tmp_path / "next.pem"))
     assert "client cn_" in said(*enterprise)
+
+
+def test_a_client_that_is_refused_leaves_neither_a_key_nor_an_enterprise(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JIFEN_DATABASE_URL", database)
+    key = tmp_path / "firm.pem"
+
+    def said(*words: str, exits: int = 0) -> str:
+        result = CliRunner().invoke(app, ["clients", *words, "--new-key", str(key)])
+        assert result.exit_code == exits, result.output
+        return result.output
+
+    firm = ("add", "firm", "--role", "enterprise", "--uscc")
+    for code in ("A" * 18, "91350211000000001", "9135021100000000AA", made_up_code(5).lower()):
+        assert "--uscc is no credit code" in said(*firm, code, exits=2)
+        assert not key.exists()
+    assert "needs --institution" in said("add", "b", "--role", "bank", exits=2)
+    assert "no client" in said("add-key", "cn_none", exits=2)
+    assert not key.exists()
+    assert "client cn_" in said(*firm, made_up_code(5))
+    kept = key.read_bytes()
+    said(*firm, made_up_code(6), exits=2)
+    assert key.read_bytes() == kept, "a key that was there is not the command's to remove"

@@ -235,6 +235,26 @@ async def test_without_a_champion_the_engine_is_unavailable_and_a_promotion_is_f
         assert second["quote_id"] != first["quote_id"]
 
 
+async def test_a_registry_that_cannot_be_read_is_an_engine_that_is_unavailable(
+    town_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    torn = ground().copy(tmp_path / "town")
+    (torn.home / "registry.jsonl").unlink()
+    (torn.home / "registry.jsonl").mkdir()
+    async with serving(town_database, tmp_path / "nothing") as hall:
+        portal = await hall.client("portal")
+        await hall.owner.execute("UPDATE hall.enterprise SET portal = $1", portal.client_id)
+        for home in (tmp_path / "file", torn.home):
+            hall.service.engines = Engines(home)
+            refused = await asked(portal, best()["uscc"])
+            assert refused.status_code == 503, home
+            assert refused.json()["type"] == "/problems/engine-unavailable"
+            with pytest.raises(Problem) as told:
+                await hall.service.engines.load(["torch-points"])
+            assert told.value.code == "engine-unavailable", "the task that follows the registry goes on"
+
+
 async def test_without_an_engine_a_submission_changes_nothing_and_may_be_sent_again(
     town_database: str, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ BAD: dict[str, Callable[[Signer], str]] = {
     "jti missing": lambda mine: mine.assertion(jti=None),
     "jti empty": lambda mine: mine.assertion(jti=""),
     "jti with U+0000": lambda mine: mine.assertion(jti="a\x00"),
+    "jti with half a surrogate pair": lambda mine: mine.assertion(jti="a\ud800"),
 }
 
 

@@ -14,6 +14,7 @@ from models.encoding import Input
 from models.extra import read_extra
 from models.verdict import PHRASES
 from tests.api.test_exit_codes import assert_clear
+from tests.damaged import panicking
 from tests.ground import Ground, done, ground, run
 
 
@@ -86,6 +87,12 @@ def test_a_torn_file_is_refused(tmp_path: Path, name: str, content: bytes) -> No
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ContractError):
         read_extra(tmp_path, ["x"])
+
+
+def test_a_file_that_makes_the_reader_panic_is_refused(tmp_path: Path) -> None:
+    panicking(tmp_path / "extra.parquet")
+    with pytest.raises(ContractError, match=r"extra.parquet cannot be used"):
+        read_extra(tmp_path, ["hunch"])
 
 
 @pytest.mark.parametrize("name", ["uscc", "sales_12m_fen", "points_share_bp"])

@@ -12,6 +12,8 @@ from typer.testing import Result
 from models.batch import LIMITS
 from models.replay import FEATURES, run_file
 from models.sources.writing import alone_in
+from tests.api.test_exit_codes import assert_clear
+from tests.damaged import panicking
 from tests.ground import Ground, done, ground, run, started
 
 
@@ -134,6 +136,8 @@ def test_a_torn_table_or_one_of_other_columns_is_refused(town: Ground, name: str
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert replayed(town, decision).exit_code == 3
+    panicking(path)
+    assert_clear(replayed(town, decision), 3, [f"{name}: damaged, truncated or not a parquet file"])
     pl.DataFrame({"decision_id": [decision]}).write_parquet(path)
     assert replayed(town, decision).exit_code == 3
 
@@ -184,6 +188,18 @@ def test_runs_of_other_endings_in_one_folder_all_replay(town: Ground, name: str)
     for limits in (out, third):
         done(town.home, "replay", pl.read_parquet(limits)["decision_id"][0], "--from", limits)
     assert replayed(town, old).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["q[1]", "q*"])
+def test_limits_in_a_folder_whose_name_could_be_a_pattern_replay(town: Ground, name: str) -> None:
+    folder = town.root / name
+    for out, policy in ((folder / "limits.parquet", "torch-points"), (folder / "other.parquet", "cumcm2020c")):
+        done(town.home, "score", town.park, "--out", out, "--policy", policy)
+    (town.root / "q1").mkdir()
+    (town.root / "q1" / "limits.parquet").write_bytes(b"of somebody else")
+    for out in (folder / "limits.parquet", folder / "other.parquet"):
+        decision = pl.read_parquet(out, glob=False)["decision_id"][0]
+        done(town.home, "replay", decision, "--from", out)
 
 
 def test_limits_wait_for_those_that_are_being_written_beside_them(town: Ground) -> None:
