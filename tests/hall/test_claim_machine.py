@@ -394,19 +394,20 @@ async def test_s6_a_deadline_that_an_act_moves_while_the_calendar_arrives_is_rec
         INSERT INTO hall.calendar_year SELECT extract(year FROM hall.today())::integer + n FROM generate_series(0, 1) n
     """
     beside = await asyncpg.connect(database)
-    async with owner.transaction():
-        await act(owner, bank.actor, "contact_enterprise", claim_id=won["claim_id"], fence=1, method="call",
-                  proof_sha256=PROOF)  # fmt: skip
-        await act(
-            owner, other.actor, "give_up_claim", claim_id=released["claim_id"], fence=1, to="released", reason="x"
-        )
-        await beside.execute(years)
-        anew = asyncio.create_task(beside.fetchval("SELECT hall.recompute_provisional()"))
-        async with asyncio.timeout(20):
-            while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    await anew
-    await beside.close()
+    try:
+        async with owner.transaction():
+            await act(owner, bank.actor, "contact_enterprise", claim_id=won["claim_id"], fence=1, method="call",
+                      proof_sha256=PROOF)  # fmt: skip
+            await act(owner, other.actor, "give_up_claim", claim_id=released["claim_id"], fence=1, to="released",
+                      reason="x")  # fmt: skip
+            await beside.execute(years)
+            anew = asyncio.create_task(beside.fetchval("SELECT hall.recompute_provisional()"))
+            async with asyncio.timeout(20):
+                while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await anew
+    finally:
+        beside.terminate()
     moved = await row(owner, won["claim_id"])
     assert not moved["deadline_is_provisional"]
     assert moved["deadline"] == await told(
