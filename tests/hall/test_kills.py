@@ -148,7 +148,8 @@ async def test_i18_i19_no_kill_loses_or_invents_a_write(made_home: Path) -> None
 async def test_m13_only_without_synchronous_commit_a_killed_server_loses_writes(
     made_home: Path, settings: Mapping[str, str]
 ) -> None:
-    found = await straight(made_home, seed=20260704, settings=settings, of_server=1)
+    # One kill may come just behind a flush that somebody else caused, and lose nothing.
+    found = await straight(made_home, seed=20260704, settings=settings, of_server=3)
     assert ("I18" in found.faults) == (settings is FORGETFUL), found
 
 

@@ -97,7 +97,7 @@ async def test_t13_a_request_that_comes_back_from_a_bank_takes_the_newer_quote(o
     await owner.execute("UPDATE hall.claim SET deadline = hall.hall_now() + interval '1 hour'")
     await quote(owner, uscc, 50_000_000)
     assert await told(owner, "SELECT quote_fen FROM hall.financing_request") == 50_000_000, "as made"
-    await owner.execute("UPDATE hall.financing_request SET quote_fen = 49_000_000")
+    await owner.execute("UPDATE hall.financing_request SET quote_fen = 49000000")
     await pass_time(owner, hours=2)
     assert await sweep(owner) == [f"claim {'expired' if reached == 'offered' else 'lapsed'}"]
     assert await state(owner, fr) == "broadcast"
