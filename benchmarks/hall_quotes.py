@@ -16,7 +16,7 @@ from hall_stage import serving
 
 from api.database import Pool, pool_of
 from api.engines import Engines
-from api.facts import sources_of_enterprise
+from api.facts import marked_sources
 from api.loading import load
 from api.migrating import prepare
 from api.scopes import ROLES
@@ -113,8 +113,9 @@ async def parts(
         steps[name].append((time.perf_counter() - began) * 1e3)
 
     for uscc in usccs:
-        await awaited("records read", sources_of_enterprise(pool, uscc))
-        sources = await sources_of_enterprise(pool, uscc)
+        await awaited("records read", marked_sources(pool, uscc))
+        known_now = await marked_sources(pool, uscc)
+        sources = known_now.sources
         seen = features(sources, AS_OF)
         timed("features", lambda known=sources: features(known, AS_OF))
         rows = under_policy(seen, sources, AS_OF, engine.rulebook)
@@ -122,7 +123,8 @@ async def parts(
         timed("whole decision", lambda known=sources, whose=uscc: ready.made(known, whose, AS_OF))
         decided = await asyncio.to_thread(ready.made, sources, uscc, AS_OF)
         if decided is not None:
-            args = {"uscc": uscc, "scheme": "torch-points", "decision": decided.decision, "text": decided.text}
+            args = {"uscc": uscc, "scheme": "torch-points", "decision": decided.decision, "text": decided.text,
+                    "facts_mark": known_now.mark}  # fmt: skip
             await awaited("store", made.act(owner, actor, "quote", **args))
     return [(f"  {name}", found[1:]) for name, found in steps.items()]
 
