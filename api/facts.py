@@ -1,8 +1,7 @@
 """One enterprise's facts: read from the hall's tables as checked sources, and parted as they are delivered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -44,49 +43,29 @@ _MOST_INTEGER = 2**53 - 1
 """Beyond it JSON's integers are not the same everywhere (RFC 7493)."""
 
 
-async def sources_of_enterprise(pool: Pool, usccs: str | Sequence[str]) -> Sources:
-    """What is known of enterprises, read at one instant, with the group members' rows that their features need.
-
-    The rows pass the contracts once more, all batches together: what repeats or contradicts another batch's row is left
-    out and casts its doubt as it does within one file. The check is done in a worker thread.
-    """
-    wanted = [usccs] if isinstance(usccs, str) else list(usccs)
-    async with _at_one_instant(pool) as connection:
-        rows, doubts = await _rows_of(connection, wanted)
-    return await asyncio.to_thread(_checked_together, rows, doubts)
-
-
 @dataclass(frozen=True)
-class Marked:
+class Known:
     """What is known of one enterprise, and `hall.facts_mark` of it at that instant: whether it is still all."""
 
     sources: Sources
     mark: str
 
 
-async def marked_sources(pool: Pool, uscc: str) -> Marked:
-    """As `sources_of_enterprise`, with the mark that `hall.expect_latest` compares."""
-    async with _at_one_instant(pool) as connection:
-        rows, doubts = await _rows_of(connection, [uscc])
-        mark = cast("str", await connection.fetchval("SELECT hall.facts_mark($1)", uscc))
-    return Marked(await asyncio.to_thread(_checked_together, rows, doubts), mark)
+async def known_of_enterprise(pool: Pool, uscc: str) -> Known:
+    """What is known of an enterprise, read at one instant, with the group members' rows that its features need.
 
-
-@asynccontextmanager
-async def _at_one_instant(pool: Pool) -> AsyncGenerator[Connection]:
+    The rows pass the contracts once more, all batches together: what repeats or contradicts another batch's row is left
+    out and casts its doubt as it does within one file. The check is done in a worker thread.
+    """
     async with transaction(pool) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield connection
-
-
-async def _rows_of(connection: Connection, usccs: list[str]) -> tuple[Mapping[str, Sequence[Any]], Sequence[Any]]:
-    """Rows by source, and doubts."""
-    members = await _with_members(connection, usccs)
-    rows = {name: await connection.fetch(FACTS[name], members if name in PEERS else usccs) for name in SOURCES}
-    doubts = await connection.fetch(
-        "SELECT uscc, source, direction, known_on FROM hall.visible_doubt WHERE uscc = ANY($1)", usccs
-    )
-    return rows, doubts
+        members = await _with_members(connection, uscc)
+        rows = {name: await connection.fetch(FACTS[name], members if name in PEERS else [uscc]) for name in SOURCES}
+        doubts = await connection.fetch(
+            "SELECT uscc, source, direction, known_on FROM hall.visible_doubt WHERE uscc = $1", uscc
+        )
+        mark = cast("str", await connection.fetchval("SELECT hall.facts_mark($1)", uscc))
+    return Known(await asyncio.to_thread(_checked_together, rows, doubts), mark)
 
 
 def _checked_together(rows: Mapping[str, Sequence[Any]], doubts: Sequence[Any]) -> Sources:
@@ -96,16 +75,16 @@ def _checked_together(rows: Mapping[str, Sequence[Any]], doubts: Sequence[Any]) 
     )
 
 
-async def _with_members(connection: Connection, usccs: Sequence[str]) -> list[str]:
+async def _with_members(connection: Connection, uscc: str) -> list[str]:
     rows = await connection.fetch(
         """
-        SELECT unnest($1::text[]) AS uscc
+        SELECT $1::text AS uscc
         UNION
         SELECT m.uscc FROM hall.visible_enterprises m
         WHERE m.group_id IN (
-            SELECT e.group_id FROM hall.visible_enterprises e WHERE e.uscc = ANY($1) AND e.group_id IS NOT NULL)
+            SELECT e.group_id FROM hall.visible_enterprises e WHERE e.uscc = $1 AND e.group_id IS NOT NULL)
         """,
-        list(usccs),
+        uscc,
     )
     return [row["uscc"] for row in rows]
 

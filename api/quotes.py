@@ -10,7 +10,7 @@ import orjson
 from api.calls import Caller
 from api.database import Pool
 from api.engines import Made
-from api.facts import marked_sources
+from api.facts import known_of_enterprise
 from api.problems import Problem
 
 if TYPE_CHECKING:
@@ -79,15 +79,17 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
             quote-cap: too many fresh decisions today; engine-unavailable; overloaded.
     """
     asked = await _asked(service.pool, uscc, scheme)
-    marked = await marked_sources(service.pool, uscc)
-    sources = marked.sources
+    known = await known_of_enterprise(service.pool, uscc)
+    sources = known.sources
     engines = service.engines
     if asked["left"] <= 0:
-        known = await engines.run(lambda: engines.ready(asked["policy"]).decision_id(sources, uscc, asked["today"]))
-        stored = await _stored(service.pool, known)
+        made_before = await engines.run(
+            lambda: engines.ready(asked["policy"]).decision_id(sources, uscc, asked["today"])
+        )
+        stored = await _stored(service.pool, made_before)
         if stored is None:
             raise Problem("quote-cap", retry_after_seconds=asked["seconds_left"])
-        return _measured(stored, marked.mark, quote_binds=asked["quote_binds"])
+        return _measured(stored, known.mark, quote_binds=asked["quote_binds"])
     made = await engines.run(lambda: engines.ready(asked["policy"]).made(sources, uscc, asked["today"]))
     if made is None:
         raise Problem(
@@ -96,7 +98,7 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
         )
     # Another version of a library may have decided the same otherwise; the first decision stands.
     stored = await _stored(service.pool, made.decision["answer"]["decision_id"])
-    return _measured(stored or made, marked.mark, quote_binds=asked["quote_binds"])
+    return _measured(stored or made, known.mark, quote_binds=asked["quote_binds"])
 
 
 async def require_reach(pool: Pool, caller: Caller, uscc: str) -> None:

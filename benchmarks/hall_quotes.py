@@ -16,7 +16,7 @@ from hall_stage import serving
 
 from api.database import Pool, pool_of
 from api.engines import Engines
-from api.facts import marked_sources
+from api.facts import known_of_enterprise
 from api.loading import load
 from api.migrating import prepare
 from api.scopes import ROLES
@@ -113,8 +113,8 @@ async def parts(
         steps[name].append((time.perf_counter() - began) * 1e3)
 
     for uscc in usccs:
-        await awaited("records read", marked_sources(pool, uscc))
-        known_now = await marked_sources(pool, uscc)
+        await awaited("records read", known_of_enterprise(pool, uscc))
+        known_now = await known_of_enterprise(pool, uscc)
         sources = known_now.sources
         seen = features(sources, AS_OF)
         timed("features", lambda known=sources: features(known, AS_OF))

@@ -20,11 +20,12 @@ from api.problems import Problem
 from data_contracts.uscc import made_up_code
 from models.artefact import Model
 from models.registry import promote
+from models.sources.folder import read_folder
 from tests.ground import ground
 from tests.hall import made
 from tests.hall.callers import Client, Hall, serving
 from tests.hall.feeding import until
-from tests.hall.test_facts import rows_of
+from tests.hall.test_facts import rows_of, sources_of
 
 
 @pytest.fixture
@@ -111,29 +112,34 @@ async def test_above_the_cap_what_was_decided_today_is_found_again_api6(hall: Ha
 
 async def _registry_row(hall: Hall, uscc: str) -> dict[str, Any]:
     """The latest registry row of an enterprise as it is delivered."""
-    known = (await facts.sources_of_enterprise(hall.service.pool, uscc)).enterprises
+    known = (await sources_of(hall.service.pool, uscc)).enterprises
     mine = known.filter(pl.col("uscc") == uscc).sort("known_on").tail(1)
     return mine.with_columns(pl.col(pl.Date).cast(pl.String)).to_dicts()[0]
+
+
+async def _overtaken(hall: Hall, uscc: str, monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+    """Let news of the enterprise come after each of the next measures; the ids of the decisions as they are made."""
+    measured, source, row = quotes.measured, await hall.client("scoring"), await _registry_row(hall, uscc)
+    made: list[str] = []
+
+    async def overtaken(*args: Any) -> quotes.Measured:
+        found = await measured(*args)
+        made.append(found.decision["answer"]["decision_id"])
+        if len(made) <= times:
+            news = row | {"employees": 10 + len(made), "known_on": "2026-07-01"}
+            assert (await source.post(f"/v1/enterprises/{uscc}/facts", {"enterprises": [news]})).status_code == 200
+        return found
+
+    monkeypatch.setattr(quotes, "measured", overtaken)
+    return made
 
 
 async def test_a_decision_on_facts_that_changed_while_it_was_made_is_not_kept(
     hall: Hall, portal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kept late, it would put the limit of the older facts above the one that the news has lowered."""
-    uscc, measured = str(best()["uscc"]), quotes.measured
-    source = await hall.client("scoring")
-    row = await _registry_row(hall, uscc)
-    made: list[str] = []
-
-    async def overtaken(*args: Any) -> quotes.Measured:
-        found = await measured(*args)
-        made.append(found.decision["answer"]["decision_id"])
-        if len(made) == 1:
-            news = row | {"employees": 11, "known_on": "2026-07-01"}
-            assert (await source.post(f"/v1/enterprises/{uscc}/facts", {"enterprises": [news]})).status_code == 200
-        return found
-
-    monkeypatch.setattr(quotes, "measured", overtaken)
+    uscc = str(best()["uscc"])
+    made = await _overtaken(hall, uscc, monkeypatch, times=1)
     answered = await asked(portal, uscc)
     assert answered.status_code == 201, answered.text
     assert answered.json()["decision_id"] == made[1] != made[0]
@@ -144,20 +150,11 @@ async def test_a_decision_on_facts_that_changed_while_it_was_made_is_not_kept(
 async def test_facts_that_change_at_each_measure_are_an_overload(
     hall: Hall, portal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uscc, measured = str(best()["uscc"]), quotes.measured
-    source = await hall.client("scoring")
-    row = await _registry_row(hall, uscc)
-    count = iter(range(11, 99))
-
-    async def overtaken(*args: Any) -> quotes.Measured:
-        found = await measured(*args)
-        news = row | {"employees": next(count), "known_on": "2026-07-01"}
-        assert (await source.post(f"/v1/enterprises/{uscc}/facts", {"enterprises": [news]})).status_code == 200
-        return found
-
-    monkeypatch.setattr(quotes, "measured", overtaken)
+    uscc = str(best()["uscc"])
+    made = await _overtaken(hall, uscc, monkeypatch, times=99)
     refused = await asked(portal, uscc)
     assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
+    assert len(made) == 3
     assert await hall.owner.fetchval("SELECT count(*) FROM hall.limit_quote") == 0
 
 
@@ -174,7 +171,7 @@ async def test_the_mark_of_facts_covers_what_the_features_read_and_no_more(hall:
         assert sent.json()["good"] == {name: 1}
         return await hall.owner.fetchval(mark, one) != before
 
-    (rated,) = rows_of(await facts.sources_of_enterprise(hall.service.pool, one), "taxpayer_ratings", one, 1)
+    (rated,) = rows_of(await sources_of(hall.service.pool, one), "taxpayer_ratings", one, 1)
     rating = rated | {"known_on": "2026-06-30"}
     assert await delivered(one, "taxpayer_ratings", rating)
     assert not await delivered(stranger, "taxpayer_ratings", rating | {"uscc": stranger})
@@ -182,7 +179,7 @@ async def test_the_mark_of_facts_covers_what_the_features_read_and_no_more(hall:
         joined = await _registry_row(hall, uscc) | {"group_id": "GNEW", "known_on": "2026-07-01"}
         assert await delivered(uscc, "enterprises", joined), "also the row by which another becomes a member"
     assert not await delivered(member, "taxpayer_ratings", rating | {"uscc": member})
-    debt = (await facts.sources_of_enterprise(hall.service.pool, ground().limits["uscc"].to_list())).debts.head(1)
+    debt = read_folder(ground().park).sources.debts.head(1)
     (row,) = debt.with_columns(pl.col(pl.Date).cast(pl.String)).to_dicts()
     assert await delivered(member, "debts", row | {"uscc": member, "debt_id": "another"})
 
@@ -323,7 +320,7 @@ async def test_facts_are_checked_beside_the_loop(hall: Hall, monkeypatch: pytest
         return together(*args)
 
     monkeypatch.setattr(facts, "_together", seen)
-    assert (await facts.sources_of_enterprise(hall.service.pool, best()["uscc"])).enterprises.height
+    assert (await sources_of(hall.service.pool, best()["uscc"])).enterprises.height
     assert threads
     assert threading.get_ident() not in threads
 
@@ -342,7 +339,7 @@ async def test_the_engine_that_gives_no_answer_in_time_is_unavailable(monkeypatc
 
 async def test_facts_are_stored_or_quarantined_and_nothing_is_lost(hall: Hall, portal: Client) -> None:
     uscc = str(best()["uscc"])
-    sources = await facts.sources_of_enterprise(hall.service.pool, uscc)
+    sources = await sources_of(hall.service.pool, uscc)
     rows = rows_of(sources, "invoices", uscc)
     fresh = [row | {"invoice_no": f"9{n:019}", "known_on": "2026-06-30"} for n, row in enumerate(rows)]
     fresh[1] |= {"gross_fen": 7}
@@ -354,18 +351,18 @@ async def test_facts_are_stored_or_quarantined_and_nothing_is_lost(hall: Hall, p
     kept = await hall.owner.fetchrow("SELECT * FROM hall.fact_quarantine")
     assert kept is not None
     assert json.loads(kept["row"]) == fresh[1]
-    after = await facts.sources_of_enterprise(hall.service.pool, uscc)
+    after = await sources_of(hall.service.pool, uscc)
     assert after.invoices.height == sources.invoices.height + 2
     assert after.doubts.height == sources.doubts.height + 1
     again = await portal.post(f"/v1/enterprises/{uscc}/facts", {"invoices": fresh})
     assert again.json() == body | {"delivered_before": True}
-    assert (await facts.sources_of_enterprise(hall.service.pool, uscc)).invoices.height == after.invoices.height
+    assert (await sources_of(hall.service.pool, uscc)).invoices.height == after.invoices.height
 
 
 async def test_an_enterprises_own_rows_are_the_applicants_word(hall: Hall) -> None:
     uscc = str(best()["uscc"])
     mine = await hall.client("enterprise", uscc=uscc)
-    sources = await facts.sources_of_enterprise(hall.service.pool, uscc)
+    sources = await sources_of(hall.service.pool, uscc)
     (row,) = rows_of(sources, "innovation_indicators", uscc, 1)
     sent = await mine.post(
         f"/v1/enterprises/{uscc}/facts",
@@ -401,7 +398,7 @@ async def test_a_delivery_of_which_nothing_is_good_or_of_a_wrong_shape_is_refuse
     assert (await portal.post(path, {})).status_code == 422
     assert await hall.owner.fetchval("SELECT count(*) FROM hall.fact_batch") == 1
     stranger = await hall.client("portal")
-    (row,) = rows_of(await facts.sources_of_enterprise(hall.service.pool, uscc), "taxpayer_ratings", uscc, 1)
+    (row,) = rows_of(await sources_of(hall.service.pool, uscc), "taxpayer_ratings", uscc, 1)
     assert (await stranger.post(path, {"taxpayer_ratings": [row]})).status_code == 404
 
 
