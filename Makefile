@@ -30,7 +30,7 @@ check: .venv/.built
 	@$(BIN)/python -m pytest -n 2
 
 soak: .venv/.built
-	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -rP -m "soak or hypothesis"
+	@JIFEN_SOAK=$(SOAK) $(BIN)/python -m pytest -n 2 -rP -o faulthandler_timeout=0 -m "soak or hypothesis"
 
 # No index, no host and no path stands in the lock; each file is named by its hash alone.
 lock: .venv/.built

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -70,6 +71,9 @@ def crash(postgres: Postgres) -> None:
     for pid in [*children(postmaster), postmaster]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    # While its last moments pass, its port still takes connections, and who starts it then would find it running.
+    while postgres.pid() is not None:
+        time.sleep(0.001)
 
 
 def children(parent: int) -> list[int]:

@@ -27,6 +27,9 @@ AT_ONCE = 3
 READY_SECONDS = 10
 """A killed server takes calls again within so long; a quiet machine needs less than one."""
 
+WORK_SECONDS = 60
+"""After a kill two claims are won within so long; a slow machine needs a few seconds."""
+
 DURABLE: Mapping[str, str] = {"fsync": "off"}
 """The machine stays, so what reached its file cache is kept; `synchronous_commit` is on, as in production."""
 FORGETFUL: Mapping[str, str] = {
@@ -54,12 +57,10 @@ class Load:
 
     async def during(self, banks: list[racing.Racer], kills: "Kills") -> None:
         """Race while the kills are done, and finish what was begun."""
-        running = asyncio.create_task(self.run(banks))
-        try:
+        async with asyncio.TaskGroup() as group:  # kills that fail end the races, which would wait for the server
+            group.create_task(self.run(banks))
             await kills.done(self.race)
-        finally:
             self.ends.set()
-            await running
 
 
 @dataclass
@@ -82,8 +83,9 @@ class Kills:
     async def _work_goes_on(self, race: racing.Race) -> None:
         """Wait until two more claims were won: a kill of an idle hall shows nothing."""
         enough = race.counts.get("won", 0) + 2
-        while race.counts.get("won", 0) < enough:  # noqa: ASYNC110  (what is counted has no event)
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(WORK_SECONDS):
+            while race.counts.get("won", 0) < enough:  # noqa: ASYNC110  (what is counted has no event)
+                await asyncio.sleep(0.02)
 
     async def _server(self) -> None:
         crash(self.postgres)
