@@ -103,6 +103,7 @@ async def test_i3_a_key_in_flight_is_409_until_it_is_done(hall: Hall, admin: Cli
 async def in_the_database(hall: Hall) -> int:
     """The backend that waits for a lock, once there is one."""
     while True:
+        await hall.owner.execute("SELECT pg_stat_clear_snapshot()")  # a transaction's own list of sessions grows old
         waiting = await hall.owner.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
