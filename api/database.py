@@ -4,13 +4,19 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import asyncpg
 import orjson
+import structlog
 
 from api.settings import Settings
 from data_contracts.errors import JifenError
+
+if TYPE_CHECKING:
+    from api.postgres import Postgres
+
+log = structlog.get_logger()
 
 Connection: TypeAlias = asyncpg.Connection
 Pool: TypeAlias = asyncpg.Pool
@@ -20,6 +26,8 @@ SERVICE_ROLE = "jifen_service"
 TRIES = 3
 ACQUIRE_SECONDS = 5
 CONNECT_SECONDS = 10
+LOOK_SECONDS = 1
+"""Between two looks at whether the embedded server runs."""
 
 _SESSION: Mapping[str, str] = {
     "application_name": "jifen",
@@ -90,8 +98,13 @@ async def service_database(settings: Settings) -> AsyncGenerator[Pool]:
 
 
 @asynccontextmanager
-async def database_url(settings: Settings) -> AsyncGenerator[str]:
-    """Where the owner connects; an embedded server runs as long as the block."""
+async def database_url(settings: Settings, *, lasting: bool = False) -> AsyncGenerator[str]:
+    """Where the owner connects; an embedded server runs as long as the block.
+
+    Args:
+        settings: name the database, or where the embedded one is.
+        lasting: for a block that may take days; an embedded server that dies meanwhile is started again.
+    """
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
@@ -99,7 +112,27 @@ async def database_url(settings: Settings) -> AsyncGenerator[str]:
     from api.postgres import Postgres
 
     async with Postgres(settings.data_folder() / "postgres", settings.postgres_bin) as postgres:
-        yield postgres.url()
+        ended = asyncio.Event()
+        keeping = asyncio.create_task(_kept_running(postgres, ended)) if lasting else None
+        try:
+            yield postgres.url()
+        finally:
+            ended.set()
+            if keeping is not None:
+                await keeping  # a start under way cannot be broken off, and would leave a server behind
+
+
+async def _kept_running(postgres: "Postgres", ended: asyncio.Event) -> None:
+    while not ended.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), LOOK_SECONDS)
+        if ended.is_set() or postgres.pid() is not None:
+            continue
+        log.warning("the embedded database died and is started again")
+        try:
+            await asyncio.to_thread(postgres.start)
+        except JifenError as fault:
+            log.error("the embedded database does not start", fault=str(fault))  # noqa: TRY400  (it says why)
 
 
 @asynccontextmanager

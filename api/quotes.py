@@ -83,10 +83,10 @@ async def measured(service: "Service", uscc: str, scheme: str) -> Measured:
     sources = known.sources
     engines = service.engines
     if asked["left"] <= 0:
-        made_before = await engines.run(
+        decision_id = await engines.run(
             lambda: engines.ready(asked["policy"]).decision_id(sources, uscc, asked["today"])
         )
-        stored = await _stored(service.pool, made_before)
+        stored = await _stored(service.pool, decision_id)
         if stored is None:
             raise Problem("quote-cap", retry_after_seconds=asked["seconds_left"])
         return _measured(stored, known.mark, quote_binds=asked["quote_binds"])

@@ -125,7 +125,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 async def _serve_alone(settings: Settings, listening: socket.socket, say: Callable[[str], None]) -> None:
     ended = _ended_by_signal()
-    async with database_url(settings) as url:
+    async with database_url(settings, lasting=True) as url:
         await prepare(url, settings.hall_policy)
         async with served(settings, url, listening):
             _keep_what_is_made()
@@ -184,7 +184,7 @@ async def _serve_shared(
     ended = _ended_by_signal()
     with tempfile.TemporaryDirectory(prefix="jifen-metrics-") as figures:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures
-        async with database_url(settings) as url:
+        async with database_url(settings, lasting=True) as url:
             await prepare(url, settings.hall_policy)
             are_ready = [multiprocessing.get_context("spawn").Event() for _ in range(processes)]
             children = [_started(settings, url, listening, one) for one in are_ready]

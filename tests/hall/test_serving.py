@@ -15,7 +15,9 @@ import httpx2
 import psutil
 import pytest
 
+from api.postgres import Postgres
 from tests.ground import ground
+from tests.hall.processes import crash
 
 BIN = Path(sys.executable).parent
 
@@ -82,15 +84,39 @@ def test_several_processes_share_a_port_and_one_that_dies_is_started_again(datab
         while len(serving(process.pid)) < 2 or children[0] in serving(process.pid):
             assert time.monotonic() < until
             time.sleep(0.1)
-        while time.monotonic() < until:
-            with contextlib.suppress(httpx2.TransportError):
-                if httpx2.get(f"{address}/readyz", timeout=5).status_code == 200:
-                    break
+        while not is_ready(address):
+            assert time.monotonic() < until
+            time.sleep(0.1)
         figures = httpx2.get(f"{address}/metrics", timeout=5).text
         assert 'route="/readyz",status="200"' in figures
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert not any(child.is_running() for child in [*children, *serving(process.pid)])
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_embedded_database_that_was_killed_is_started_again(home: Path, made_once: Path, processes: str) -> None:
+    subprocess.run(["cp", "-a", made_once, home / "postgres"], check=True)
+    postgres = Postgres(home / "postgres")
+    with hall("", "--processes", processes, JIFEN_HOME=str(home)) as (process, address):
+        for _ in range(2):
+            before = postgres.pid()
+            assert before is not None
+            crash(postgres)
+            until = time.monotonic() + 20
+            while postgres.pid() is None or not is_ready(address):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            assert postgres.pid() != before
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert postgres.pid() is None
+
+
+def is_ready(address: str) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return httpx2.get(f"{address}/readyz", timeout=5).status_code == 200
+    return False
 
 
 @pytest.mark.soak
