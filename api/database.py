@@ -26,8 +26,10 @@ SERVICE_ROLE = "jifen_service"
 TRIES = 3
 ACQUIRE_SECONDS = 5
 CONNECT_SECONDS = 10
-LOOK_SECONDS = 1
+LOOK_SECONDS = 1.0
 """Between two looks at whether the embedded server runs."""
+LONGEST_PAUSE_SECONDS = 10.0
+"""Between two tries to start it."""
 
 _SESSION: Mapping[str, str] = {
     "application_name": "jifen",
@@ -113,7 +115,7 @@ async def database_url(settings: Settings, *, lasting: bool = False) -> AsyncGen
 
     async with Postgres(settings.data_folder() / "postgres", settings.postgres_bin) as postgres:
         ended = asyncio.Event()
-        keeping = asyncio.create_task(_kept_running(postgres, ended)) if lasting else None
+        keeping = asyncio.create_task(_keep_running(postgres, ended)) if lasting else None
         try:
             yield postgres.url()
         finally:
@@ -122,17 +124,20 @@ async def database_url(settings: Settings, *, lasting: bool = False) -> AsyncGen
                 await keeping  # a start under way cannot be broken off, and would leave a server behind
 
 
-async def _kept_running(postgres: "Postgres", ended: asyncio.Event) -> None:
+async def _keep_running(postgres: "Postgres", ended: asyncio.Event) -> None:
+    """Until the end, start the server again whenever it died; after a failure with pauses that grow."""
+    pause = LOOK_SECONDS
     while not ended.is_set():
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), LOOK_SECONDS)
-        if ended.is_set() or postgres.pid() is not None:
-            continue
-        log.warning("the embedded database died and is started again")
+            await asyncio.wait_for(ended.wait(), pause)
         try:
-            await asyncio.to_thread(postgres.start)
-        except JifenError as fault:
-            log.error("the embedded database does not start", fault=str(fault))  # noqa: TRY400  (it says why)
+            if not ended.is_set() and postgres.pid() is None:
+                await asyncio.to_thread(postgres.restart)
+                log.warning("the embedded database had died and was started again")
+            pause = LOOK_SECONDS
+        except Exception as fault:  # noqa: BLE001  (it must not end while the hall is open)
+            log.error("the embedded database is down and does not start", fault=str(fault))  # noqa: TRY400
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 @asynccontextmanager

@@ -23,7 +23,6 @@ import re
 import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -31,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+from api.probes import HOST, free_port, listens, postgres_runs
 from api.programs import Programs, ServerError, found_programs
 from data_contracts.errors import UsageError
 
-HOST = "127.0.0.1"
 OWNER = "jifen"
 DATABASE = "jifen"
 START_SECONDS = 60
@@ -103,10 +102,10 @@ class Postgres:
             pid = int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
             return None
-        return pid if _runs(pid) else None
+        return pid if postgres_runs(pid) else None
 
     def start(self) -> str:
-        """Use the server, which is made and started as needed; called again it starts a server that died.
+        """Use the server, which is made and started as needed; called again it starts one that died.
 
         Returns:
             `url()`.
@@ -130,6 +129,21 @@ class Postgres:
             self.stop()
             raise
         return self.url()
+
+    def restart(self) -> None:
+        """Start a server that died while it was used, at its own port: those who use it know no other.
+
+        Nothing is made, nobody's use ends, and a server that still reads its journal may go on: call it again.
+
+        Raises:
+            ServerError: its database is not there, or it does not start or answer.
+            OSError: its folder is not there.
+        """
+        with _locked(self.home / ".lock", fcntl.LOCK_EX):
+            if not (self.data / "PG_VERSION").exists():
+                raise ServerError(f"There is no database in {self.data}.")
+            if not self._answers():
+                self._launch(may_move=False)
 
     def stop(self) -> bool:
         """Use the server no longer; the last user stops it.
@@ -258,9 +272,12 @@ class Postgres:
         """Whether the server runs and takes connections; waits while it reads its journal after a crash."""
         deadline = time.monotonic() + START_SECONDS
         while self.pid() is not None and time.monotonic() < deadline:
-            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+            try:
+                lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+            except FileNotFoundError:  # it ended just now
+                continue
             # The eighth line says when it takes connections, the fourth where.
-            if len(lines) > 7 and lines[7].strip() == "ready" and _listens(int(lines[3])):
+            if len(lines) > 7 and lines[7].strip() == "ready" and listens(int(lines[3])):
                 (self.home / "port").write_text(lines[3], encoding="ascii")
                 return True
             time.sleep(0.05)
@@ -268,14 +285,14 @@ class Postgres:
             raise ServerError(f"The embedded PostgreSQL, process {self.pid()}, runs but takes no connections.")
         return False
 
-    def _launch(self) -> None:
+    def _launch(self, *, may_move: bool = True) -> None:
         # Left by a server that was killed. PostgreSQL removes it itself unless the process number is taken: by the
         # dead server's own zombie, or by a stranger. That no process of the old server is left, it sees elsewhere.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         log = self.cluster / "postgres.log"
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(self.cluster / "postgres.log.1")
-        port = self.port or _free_port()
+        port = self.port or free_port()
         deadline = time.monotonic() + START_SECONDS
         while True:
             before = log.stat().st_size if log.exists() else 0
@@ -290,8 +307,8 @@ class Postgres:
                 written = handle.read().decode(errors="replace")
             if time.monotonic() > deadline:
                 raise ServerError("The embedded PostgreSQL does not start.", [*written.splitlines()[-10:], str(log)])
-            if "could not bind" in written:
-                port = _free_port()
+            if "could not bind" in written and may_move:
+                port = free_port()
             elif "still in use" in written:
                 time.sleep(0.1)  # The killed server's last processes are about to end.
             else:
@@ -358,37 +375,6 @@ def _locked(path: Path, how: int) -> IO[str]:
         handle.close()
         raise
     return handle
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process is a living PostgreSQL.
-
-    A zombie still takes signals, and stays one in a container whose first process waits for nobody; and after a
-    restart of the machine the number may be a stranger's.
-    """
-    try:
-        name, state = re.findall(r"\((.*)\) (\S)", Path(f"/proc/{pid}/stat").read_text(errors="replace"))[0]
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
-        words = ["/bin/ps", "-o", "stat=,comm=", "-p", str(pid)]
-        said = subprocess.run(words, capture_output=True, text=True, check=False).stdout  # noqa: S603
-        state, _, name = said.strip().partition(" ")
-    return name.strip().endswith("postgres") and not state.startswith("Z")
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection((HOST, port), timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def _write_private(path: Path, text: str, owner: Account | None = None) -> None:

@@ -114,17 +114,17 @@ async def parts(
 
     for uscc in usccs:
         await awaited("records read", known_of_enterprise(pool, uscc))
-        known_now = await known_of_enterprise(pool, uscc)
-        sources = known_now.sources
+        known = await known_of_enterprise(pool, uscc)
+        sources = known.sources
         seen = features(sources, AS_OF)
-        timed("features", lambda known=sources: features(known, AS_OF))
+        timed("features", lambda given=sources: features(given, AS_OF))
         rows = under_policy(seen, sources, AS_OF, engine.rulebook)
-        timed("PD, its bound, every improvement", lambda known=rows: engine.estimator.risk(known))
-        timed("whole decision", lambda known=sources, whose=uscc: ready.made(known, whose, AS_OF))
+        timed("PD, its bound, every improvement", lambda given=rows: engine.estimator.risk(given))
+        timed("whole decision", lambda given=sources, whose=uscc: ready.made(given, whose, AS_OF))
         decided = await asyncio.to_thread(ready.made, sources, uscc, AS_OF)
         if decided is not None:
             args = {"uscc": uscc, "scheme": "torch-points", "decision": decided.decision, "text": decided.text,
-                    "facts_mark": known_now.mark}  # fmt: skip
+                    "facts_mark": known.mark}  # fmt: skip
             await awaited("store", made.act(owner, actor, "quote", **args))
     return [(f"  {name}", found[1:]) for name, found in steps.items()]
 

@@ -111,7 +111,7 @@ def sweep(*places: Path) -> None:
         # Another run uses it, or sweeps it at the same time.
         with suppress(BlockingIOError, FileNotFoundError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
             is_old = time.time() - left.stat().st_mtime > FORGOTTEN_SECONDS
-            if is_old and Postgres(left).stop_if_unused():
+            if is_old and all(Postgres(place).stop_if_unused() for place in (left, left / "postgres")):
                 shutil.rmtree(left, ignore_errors=True)
 
 

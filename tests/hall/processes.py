@@ -66,14 +66,18 @@ def crash(postgres: Postgres) -> None:
     """End all processes of a server at once, as a machine's end would: what only they knew is lost."""
     postmaster = postgres.pid()
     assert postmaster is not None
+    kill_with_children(postmaster)
+    # While its last moments pass, its port still takes connections, and who starts it then would find it running.
+    while postgres.pid() == postmaster:
+        time.sleep(0.001)
+
+
+def kill_with_children(postmaster: int) -> None:
     # It must not see its children die: it would start to put things in order.
     os.kill(postmaster, signal.SIGSTOP)
     for pid in [*children(postmaster), postmaster]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    # While its last moments pass, its port still takes connections, and who starts it then would find it running.
-    while postgres.pid() is not None:
-        time.sleep(0.001)
 
 
 def children(parent: int) -> list[int]:

@@ -17,13 +17,16 @@ from api.database import (
     Overloaded,
     Pool,
     connected,
+    database_url,
     in_transaction,
     listening,
     pool_of,
     service_database,
     transaction,
 )
+from api.postgres import Postgres
 from api.settings import Settings
+from tests.hall.processes import kill_with_children
 
 
 @pytest.fixture
@@ -256,9 +259,34 @@ async def test_without_a_url_the_service_starts_migrates_and_stops_a_database_of
     async with service_database(Settings()) as pool:
         assert await pool.fetchval("SELECT current_database() || ' ' || current_user") == "jifen jifen_service"
         assert await pool.fetchval("SELECT count(*) > 0 FROM migration")
-    from api.postgres import Postgres
-
     assert Postgres(made_home / "data" / "postgres").pid() is None
+
+
+async def test_a_lasting_database_that_cannot_be_started_is_tried_again_and_never_made_anew(
+    made_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator who lays another database in its place must not find an empty one there."""
+    monkeypatch.delenv("JIFEN_DATABASE_URL", raising=False)
+    monkeypatch.setenv("JIFEN_HOME", str(made_home))
+    postgres = Postgres(made_home / "postgres")
+    async with database_url(Settings(), lasting=True) as url:
+        postmaster, aside = postgres.pid(), postgres.data.with_name("aside")
+        assert postmaster is not None
+        postgres.data.rename(aside)
+        kill_with_children(postmaster)
+        said = ""
+        async with asyncio.timeout(10):
+            while said.count("does not start") < 2:
+                await asyncio.sleep(0.1)
+                said += capsys.readouterr().out
+        assert not postgres.data.exists()
+        aside.rename(postgres.data)
+        async with asyncio.timeout(20):
+            while postgres.pid() is None:  # noqa: ASYNC110  (another process has no event)
+                await asyncio.sleep(0.1)
+        async with connected(url, server_settings={}) as owner:
+            assert await owner.fetchval("SELECT 1") == 1
+    assert postgres.pid() is None
 
 
 def test_the_password_in_a_url_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from api.database import Pool, pool_of
-from api.facts import FACTS, known_of_enterprise, parted
+from api.facts import FACTS, PEERS, known_of_enterprise, parted
 from api.loading import load
 from data_contracts.errors import ContractError
 from data_contracts.samples import AS_OF
@@ -49,29 +49,39 @@ async def test_the_tables_are_the_contracts(pool: Pool) -> None:
     assert list(FACTS) == list(SOURCES)
 
 
+def some_firms(park: Sources) -> list[str]:
+    """Every twentieth, and all that belong to a group: their features read the rows of others."""
+    grouped = park.enterprises.drop_nulls("group_id")["uscc"].unique()
+    assert not grouped.is_empty()
+    return sorted({*park.enterprises["uscc"].unique().sort().gather_every(20), *grouped})
+
+
+def rows_needed(park: Sources, name: str, uscc: str) -> pl.DataFrame:
+    """The rows of a source that a quote of the firm reads."""
+    groups = park.enterprises.filter(pl.col("uscc") == uscc)["group_id"].drop_nulls()
+    members = park.enterprises.filter(pl.col("group_id").is_in(groups.implode()))["uscc"] if name in PEERS else []
+    return getattr(park, name).filter(pl.col("uscc").is_in([uscc, *members]))
+
+
 async def test_facts_of_the_database_are_the_facts_of_the_files(town_database: str) -> None:
     park = read_folder(ground().park).sources
-    some = park.enterprises["uscc"].unique().sort().gather_every(4)
     async with pool_of(town_database) as pool:
-        stored = [(uscc, await sources_of(pool, uscc)) for uscc in some]
-    for name in SOURCES:
-        own = [getattr(sources, name).filter(pl.col("uscc") == uscc) for uscc, sources in stored]
-        wanted = getattr(park, name).filter(pl.col("uscc").is_in(some.implode()))
-        assert_frame_equal(pl.concat(own), wanted, check_row_order=False)
+        for uscc in some_firms(park):
+            stored = await sources_of(pool, uscc)
+            for name in SOURCES:
+                assert_frame_equal(getattr(stored, name), rows_needed(park, name, uscc), check_row_order=False)
 
 
 async def test_every_feature_and_decision_is_the_same_as_of_the_files(town_database: str) -> None:
     park = read_folder(ground().park).sources
     engine = Engine(served_model(ground().home, None), rulebooks.rulebook("torch-points"))
-    some = park.enterprises["uscc"].unique().sort().gather_every(10)
-    async with pool_of(town_database) as pool:
-        stored = {uscc: await sources_of(pool, uscc) for uscc in some}
     of_files = features(park, AS_OF)
-    for uscc, sources in stored.items():
-        mine = pl.col("uscc") == uscc
-        assert_frame_equal(features(sources, AS_OF).filter(mine), of_files.filter(mine), check_exact=True)
-        row = engine.decided(sources, AS_OF, only=[uscc]).limits
-        assert_frame_equal(row, ground().limits.filter(mine), check_exact=True)
+    async with pool_of(town_database) as pool:
+        for uscc in some_firms(park):
+            stored, mine = await sources_of(pool, uscc), pl.col("uscc") == uscc
+            assert_frame_equal(features(stored, AS_OF).filter(mine), of_files.filter(mine), check_exact=True)
+            row = engine.decided(stored, AS_OF, only=[uscc]).limits
+            assert_frame_equal(row, ground().limits.filter(mine), check_exact=True)
 
 
 async def test_the_same_folder_counts_once(town_database: str) -> None:

@@ -266,7 +266,7 @@ async def test_i21_subscribers_who_come_and_go_get_each_of_their_events_once_and
     heard = await asyncio.gather(*work)
     rows = await feed_of(hall.owner)
     deliveries = sum(map(len, heard))
-    print(f"{deliveries:,} deliveries over {cuts:,} connections")
+    print(f"{deliveries:,} deliveries over {cuts + subscribers:,} connections")
     assert deliveries >= subscribers // 2 * events // 2 + events // 2
     assert cuts > subscribers
     for (bank, _), got in zip(banks, heard, strict=True):

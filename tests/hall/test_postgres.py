@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -185,13 +186,33 @@ def test_a_process_number_that_is_no_living_postgres_is_no_server(made_home: Pat
 def test_a_taken_port_is_given_up_for_another(made_home: Path) -> None:
     with embedded(made_home) as postgres:
         former = postgres.port
+    with squatting(former), embedded(made_home) as postgres:
+        assert postgres.port != former
+        assert answer(postgres.url(), "SELECT 1") == 1
+
+
+def test_a_restart_keeps_its_port_or_waits_for_it(made_home: Path) -> None:
+    """Those who use the server know no other, and its use goes on whatever comes of the restart."""
+    with embedded(made_home) as postgres:
+        former = postgres.port
+        killed(postgres.pid())
+        with squatting(former):
+            with pytest.raises(ServerError, match="could not bind"):
+                postgres.restart()
+            assert postgres.pid() is None
+            assert not Postgres(made_home).stop_if_unused(), "somebody uses it"
+        postgres.restart()
+        assert (postgres.port, answer(postgres.url(), "SELECT 1")) == (former, 1)
+
+
+@contextmanager
+def squatting(port: int) -> Generator[None]:
+    """Somebody else listens at a port."""
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        squatter.bind(("127.0.0.1", former))
+        squatter.bind(("127.0.0.1", port))
         squatter.listen()
-        with embedded(made_home) as postgres:
-            assert postgres.port != former
-            assert answer(postgres.url(), "SELECT 1") == 1
+        yield
 
 
 def test_the_password_is_private_and_asked_for_and_only_loopback_listens(made_home: Path) -> None:

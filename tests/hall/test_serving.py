@@ -98,19 +98,22 @@ def test_several_processes_share_a_port_and_one_that_dies_is_started_again(datab
 def test_an_embedded_database_that_was_killed_is_started_again(home: Path, made_once: Path, processes: str) -> None:
     subprocess.run(["cp", "-a", made_once, home / "postgres"], check=True)
     postgres = Postgres(home / "postgres")
-    with hall("", "--processes", processes, JIFEN_HOME=str(home)) as (process, address):
-        for _ in range(2):
-            before = postgres.pid()
-            assert before is not None
-            crash(postgres)
-            until = time.monotonic() + 20
-            while postgres.pid() is None or not is_ready(address):
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            assert postgres.pid() != before
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-    assert postgres.pid() is None
+    try:
+        with hall("", "--processes", processes, JIFEN_HOME=str(home)) as (process, address):
+            for _ in range(2):
+                before = postgres.pid()
+                assert before is not None
+                crash(postgres)
+                until = time.monotonic() + 20
+                while postgres.pid() is None or not is_ready(address):
+                    assert time.monotonic() < until
+                    time.sleep(0.1)
+                assert postgres.pid() != before
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        assert postgres.pid() is None
+    finally:
+        postgres.stop_if_unused()
 
 
 def is_ready(address: str) -> bool:

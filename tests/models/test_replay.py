@@ -214,8 +214,10 @@ def test_limits_wait_for_those_that_are_being_written_beside_them(town: Ground) 
     with ThreadPoolExecutor(1) as pool:
         with alone_in(town.root):
             waiting = pool.submit(done, town.home, "score", town.park, "--out", out, "--policy", "cumcm2020c")
+            latest = time.monotonic() + 60
             while not awaited(town.root):
                 assert not waiting.done(), "it did not wait"
+                assert time.monotonic() < latest
                 time.sleep(0.05)
             assert not out.exists()
         assert "200 decisions" in waiting.result(120)
