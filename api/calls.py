@@ -170,8 +170,12 @@ async def _persistently(request: Request, statement: str, arguments: Sequence[ob
         try:
             async with pool.acquire(timeout=REACH_SECONDS) as connection:
                 is_sent = True
-                # A function with OUT parameters returns one row.
-                return cast("asyncpg.Record", await connection.fetchrow(statement, *arguments))
+                try:
+                    # A function with OUT parameters returns one row.
+                    return cast("asyncpg.Record", await connection.fetchrow(statement, *arguments))
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # the driver has lost its place: nobody may use it again
+                    raise
         except asyncpg.PostgresError as error:
             if is_refusal(error):
                 problem = refused(error)
@@ -181,7 +185,7 @@ async def _persistently(request: Request, statement: str, arguments: Sequence[ob
             elif not out_of_reach(error):
                 raise
             fault: Exception = error
-        except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             if not out_of_reach(error):
                 raise
             fault = error

@@ -32,6 +32,7 @@ _BUSY = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.InternalClientError,  # what the driver says when the server ends a connection between two messages
     ConnectionError,
     TimeoutError,
 )

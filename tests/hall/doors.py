@@ -200,7 +200,8 @@ def _connection_held() -> Generator[None]:
     except asyncpg.QueryCanceledError:
         raise
     except (
-        asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError, OSError
+        asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError,
+        asyncpg.InternalClientError, OSError
     ) as error:  # fmt: skip
         raise Unanswered(type(error).__name__) from None
 

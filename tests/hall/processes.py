@@ -10,11 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import asyncpg
+
 from api.postgres import Postgres
 
 PROGRAM = Path(sys.executable).parent / "jifen"
 POLICY = "settings: {gate_ms: 0, gate_waits_for_working_time: 0}\n"
 """Rounds open at once and at night: whether a race is right does not hang on office hours."""
+
+SERVER_DIED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver may say where a server died or starts."""
 
 
 class Serving:

@@ -20,6 +20,7 @@ from api.scopes import ROLES
 from tests.hall import made
 from tests.hall.doors import PATIENCE, Answer, Door, Racer, Unanswered, Unreached
 from tests.hall.histories import Recorder
+from tests.hall.processes import SERVER_DIED
 
 TRIES = 12
 SHARE_OF_DUPLICATES = 0.2
@@ -71,7 +72,7 @@ async def requests(
 async def requests_at(url: str, count: int) -> list[str]:
     """`requests` over a connection of its own, again and again while the server is down."""
     while True:
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(*SERVER_DIED):
             owner = await asyncpg.connect(url, timeout=5)
             try:
                 return await requests(owner, count)
@@ -95,7 +96,7 @@ async def publishing(owner_url: str) -> AsyncGenerator[None]:
 
         async def publish() -> None:
             while True:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # the server may be killed
+                with suppress(*SERVER_DIED):  # the server may be killed
                     await pool.fetchrow("SELECT * FROM hall.sequence_feed('default', 100)")
                 await asyncio.sleep(0.01)
 

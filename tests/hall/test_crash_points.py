@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from api.database import Connection
@@ -97,6 +98,25 @@ async def between_key_and_effect(_cable: Cable, owner: Connection, fr: str) -> A
             await asyncio.sleep(0.002)
 
 
+@asynccontextmanager
+async def between_commit_and_the_drivers_last_step(_cable: Cable, owner: Connection, fr: str) -> AsyncGenerator[None]:
+    """The claim sent in the block is committed, and the driver loses its place, as where a server dies in between."""
+    fetchrow, is_lost = asyncpg.Connection.fetchrow, asyncio.Event()
+
+    async def lost(connection: Connection, query: str, *arguments: object) -> asyncpg.Record | None:
+        row = await fetchrow(connection, query, *arguments)
+        if "hall.once" not in query or is_lost.is_set():
+            return row
+        is_lost.set()
+        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "fetchrow", lost)
+        yield
+        await is_lost.wait()
+    assert await owner.fetchval("SELECT count(*) FROM hall.claim WHERE fr_id = $1", fr) == 1
+
+
 END_WAITING = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
 """
@@ -139,7 +159,7 @@ async def claimed_once(ground: Ground, point: Point, times: int) -> None:
         door.close()
 
 
-POINTS = [between_commit_and_answer, between_key_and_effect]
+POINTS = [between_commit_and_answer, between_commit_and_the_drivers_last_step, between_key_and_effect]
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda one: one.__name__)

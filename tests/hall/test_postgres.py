@@ -23,6 +23,7 @@ from api.postgres import Postgres
 from api.programs import Programs, ServerError, found_programs
 from api.settings import Settings
 from data_contracts.errors import UsageError
+from tests.hall.processes import SERVER_DIED
 
 ROOT = Path(__file__).resolve().parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands its server to another user")
@@ -60,7 +61,7 @@ def tell(url: str, *statements: str) -> None:
 
 
 def suppressing(url: str, question: str) -> None:
-    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    with suppress(*SERVER_DIED):
         answer(url, question)
 
 
