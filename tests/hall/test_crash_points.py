@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -103,8 +104,8 @@ async def between_commit_and_the_drivers_last_step(_cable: Cable, owner: Connect
     """The claim sent in the block is committed, and the driver loses its place, as where a server dies in between."""
     fetchrow, is_lost = asyncpg.Connection.fetchrow, asyncio.Event()
 
-    async def lost(connection: Connection, query: str, *arguments: object) -> asyncpg.Record | None:
-        row = await fetchrow(connection, query, *arguments)
+    async def lost(connection: Connection, query: str, *values: Any, **options: Any) -> asyncpg.Record | None:
+        row = await fetchrow(connection, query, *values, **options)
         if "hall.once" not in query or is_lost.is_set():
             return row
         is_lost.set()
